@@ -1,0 +1,219 @@
+//! Pause, resume, cancel, delete, shutdown: the table of `job::state` put to work.
+
+use std::sync::Arc;
+
+use super::{Entry, Manager, Notice};
+use crate::job::state::{Answer, Control, WaitingFor, answer};
+use crate::job::{Error, ErrorCode, ErrorInfo, JobEvent, JobState};
+use crate::repository::memory::{Ask, now_ms};
+
+/// Why a run is to stop.
+#[derive(Debug, Clone)]
+pub enum Stopping {
+    /// Keep it for later.
+    Pause {
+        /// Let running chunks end.
+        graceful: bool,
+    },
+    /// For good.
+    Cancel {
+        /// The caller's words.
+        reason: Option<Box<str>>,
+    },
+    /// And remove the record.
+    Delete,
+    /// It failed.
+    Fail(Box<ErrorInfo>),
+    /// Its manager closes.
+    Shutdown,
+    /// Its record was changed or removed from outside.
+    Withdraw,
+}
+
+impl Stopping {
+    /// Whether running chunks may end.
+    pub fn is_graceful(&self) -> bool {
+        matches!(self, Stopping::Pause { graceful: true })
+    }
+
+    /// Which reason wins when two meet.
+    fn rank(&self) -> u8 {
+        match self {
+            Stopping::Shutdown => 0,
+            Stopping::Fail(_) => 1,
+            Stopping::Pause { graceful: true } => 2,
+            Stopping::Pause { graceful: false } => 3,
+            Stopping::Cancel { .. } => 4,
+            Stopping::Delete => 5,
+            Stopping::Withdraw => 6,
+        }
+    }
+}
+
+impl From<Ask> for Stopping {
+    fn from(ask: Ask) -> Self {
+        match ask {
+            Ask::Pause { graceful } => Stopping::Pause { graceful },
+            Ask::Cancel { reason } => Stopping::Cancel { reason },
+            Ask::Delete => Stopping::Delete,
+            Ask::Withdraw => Stopping::Withdraw,
+        }
+    }
+}
+
+/// What a control call came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controlled {
+    /// It has happened.
+    Done,
+    /// The run is being stopped; watch the job.
+    Stopping,
+    /// It did not apply.
+    Nothing,
+}
+
+impl Manager {
+    /// Asks a run to stop. The strongest reason wins; each is announced once.
+    pub(super) fn stop(&self, entry: &Arc<Entry>, why: Stopping) {
+        let mut guard = entry.run.lock();
+        let Some(run) = &mut *guard else { return };
+        if run.stop.as_ref().is_some_and(|known| known.rank() >= why.rank()) {
+            return;
+        }
+        let event = match &why {
+            Stopping::Pause { .. } => Some(JobEvent::Pausing),
+            Stopping::Cancel { .. } => Some(JobEvent::Cancelling),
+            _ => None,
+        };
+        if let Some(event) = event {
+            let mut slot = entry.cell.lock();
+            // Refused when announced before (a graceful pause that turns immediate).
+            let _ = self.repository.change(&entry.cell, &mut slot, event, now_ms());
+        }
+        let graceful = why.is_graceful();
+        run.stop = Some(why);
+        if !graceful {
+            run.token.cancel();
+        }
+        drop(guard);
+        self.notices.push(Notice::Stop { ticket: entry.ticket, graceful });
+    }
+
+    /// Pauses, cancels or deletes a job, or asks its owner to. `strict`: what does not apply is an error.
+    pub fn control(&self, id: &str, control: Control, ask: Ask, strict: bool) -> Result<Controlled, Error> {
+        self.refuse_when_closed()?;
+        let Some(cell) = self.repository.cell(id) else {
+            return if strict { Err(Error::not_found(id)) } else { Ok(Controlled::Nothing) };
+        };
+        let now = now_ms();
+        let mut slot = cell.lock();
+        if slot.is_gone() {
+            drop(slot);
+            return if strict { Err(Error::not_found(id)) } else { Ok(Controlled::Nothing) };
+        }
+        let state = slot.job()?.state;
+        match answer(state, control) {
+            Answer::AlreadyDone => Ok(Controlled::Done),
+            Answer::Nothing if strict => Err(not_in(id, control, state)),
+            Answer::Nothing => Ok(Controlled::Nothing),
+            Answer::Change => {
+                match ask {
+                    Ask::Pause { .. } => self.repository.change(&cell, &mut slot, JobEvent::Paused, now)?,
+                    Ask::Cancel { reason } => self.repository.change(&cell, &mut slot, JobEvent::Cancelled { reason }, now)?,
+                    Ask::Delete => self.repository.remove(&cell, &mut slot, false),
+                    Ask::Withdraw => {}
+                }
+                drop(slot);
+                if let Some(entry) = self.entry_of(id) {
+                    self.state.lock().queue.retain(|queued| queued.ticket != entry.ticket);
+                    self.forget(&entry);
+                }
+                self.repository.rest(&cell);
+                Ok(Controlled::Done)
+            }
+            Answer::Stop => {
+                let owner = slot.owner();
+                slot.watch(self.watcher());
+                match owner {
+                    Some(owner) => {
+                        drop(slot);
+                        owner.asked(&cell.id, ask);
+                        Ok(Controlled::Stopping)
+                    }
+                    // Its manager is gone without a trace: nobody works on it.
+                    None => {
+                        match ask {
+                            Ask::Pause { .. } => self.repository.change(&cell, &mut slot, JobEvent::Paused, now)?,
+                            Ask::Cancel { reason } => self.repository.change(&cell, &mut slot, JobEvent::Cancelled { reason }, now)?,
+                            Ask::Delete => self.repository.remove(&cell, &mut slot, false),
+                            Ask::Withdraw => {}
+                        }
+                        Ok(Controlled::Done)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes a paused or failed job wait for a slot again, with `changes` (a JSON object) over its options. Gives its
+    /// ticket; `None`: it did not apply.
+    pub fn resume(&self, id: &str, changes: &str, strict: bool) -> Result<Option<u32>, Error> {
+        self.refuse_when_closed()?;
+        let Some(cell) = self.repository.cell(id) else {
+            return if strict { Err(Error::not_found(id)) } else { Ok(None) };
+        };
+        {
+            let mut slot = cell.lock();
+            let job = slot.job()?;
+            let state = job.state;
+            if answer(state, Control::Resume) != Answer::Change {
+                return if strict { Err(not_in(id, Control::Resume, state)) } else { Ok(None) };
+            }
+            let options = job.options.with(changes)?;
+            let afresh = state == JobState::Failed;
+            self.repository.change(&cell, &mut slot, JobEvent::Resumed { afresh }, now_ms())?;
+            let job = slot.job()?;
+            for id in &options.completed_chunk_ids {
+                if let Some(index) = job.spec.index_of(*id) {
+                    job.skip_chunk(index);
+                }
+            }
+            job.options = options;
+            job.waiting_for = Some(WaitingFor::Slot);
+        }
+        let entry = self.track(cell);
+        self.state.lock().queue.push_front(entry.clone());
+        Ok(Some(entry.ticket))
+    }
+
+    /// Stops taking jobs. Running ones go on until [`Self::shut_down`].
+    pub fn close(&self) {
+        let waiting: Vec<_> = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.queue.drain(..).collect()
+        };
+        for entry in waiting {
+            self.forget(&entry);
+        }
+    }
+
+    /// Asks every run to stop and leave its job pending for the next owner.
+    pub fn shut_down(&self) {
+        let entries: Vec<_> = self.entries.read().values().cloned().collect();
+        for entry in entries {
+            self.stop(&entry, Stopping::Shutdown);
+        }
+    }
+
+    /// A run reached one of its time limits.
+    pub fn time_out(&self, ticket: u32, error: ErrorInfo) {
+        if let Some(entry) = self.entry(ticket) {
+            self.stop(&entry, Stopping::Fail(Box::new(error)));
+        }
+    }
+}
+
+fn not_in(id: &str, control: Control, state: JobState) -> Error {
+    Error::new(ErrorCode::InvalidTransition, format!("{} does not apply: job \"{id}\" is {}", control.method(), state.as_str()))
+}

@@ -1,0 +1,340 @@
+//! The life of jobs: [`Manager`] takes them, starts them when a slot is free, decides what each report means, and
+//! answers control calls.
+//!
+//! A run has a driver. Drivers outside (JavaScript) take chunks with [`Manager::next`] and answer with
+//! [`Manager::complete`] and [`Manager::fail`], or run the whole job and report ([`Manager::report_chunk`],
+//! [`Manager::settle`]); [`drive`] runs chunks as processes without anybody's help. What outsiders must hear comes as
+//! [`Notice`]s.
+
+mod control;
+pub mod drive;
+mod notice;
+mod run;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+
+pub use control::{Controlled, Stopping};
+pub use notice::{Notice, Notices};
+pub use run::{Advance, BUSY, LEAVE, Settled, WAIT};
+
+use crate::executor::process::ProcessGroups;
+use crate::job::state::WaitingFor;
+use crate::job::status::Live;
+use crate::job::{Error, ErrorCode, Job, JobEvent, JobState, Options, Spec};
+use crate::repository::Watcher;
+use crate::repository::memory::{Ask, Cell, MemoryRepository, Owner, now_ms};
+use run::Run;
+
+/// A job that this manager works on.
+pub(crate) struct Entry {
+    ticket: u32,
+    cell: Arc<Cell>,
+    run: Mutex<Option<Run>>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Arc<Entry>>,
+    running: u32,
+    by_id: HashMap<Arc<str>, Arc<Entry>>,
+    closed: bool,
+}
+
+/// Takes jobs and sees them through.
+pub struct Manager {
+    /// Where its jobs live.
+    pub repository: Arc<MemoryRepository>,
+    /// What its owner outside has to hear.
+    pub notices: Arc<Notices>,
+    /// The processes that it started.
+    pub groups: ProcessGroups,
+    owner: Arc<str>,
+    most_running: u32,
+    entries: RwLock<HashMap<u32, Arc<Entry>>>,
+    state: Mutex<State>,
+    tickets: AtomicU32,
+    questions: Mutex<HashMap<u32, tokio::sync::oneshot::Sender<Result<bool, String>>>>,
+    /// Zero of the clock that schedules retries.
+    epoch: Instant,
+    me: Weak<Manager>,
+}
+
+/// A job that may run now.
+pub struct Ready {
+    /// Names the job in the calls of a driver.
+    pub ticket: u32,
+    /// Which run of the job this is.
+    pub run: u32,
+}
+
+impl Manager {
+    /// A manager over `repository` that runs `most_running` jobs at once at the most.
+    pub fn new(repository: Arc<MemoryRepository>, notices: Arc<Notices>, groups: ProcessGroups, most_running: u32) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            repository,
+            notices,
+            groups,
+            owner: uuid::Uuid::new_v4().to_string().into(),
+            most_running,
+            entries: RwLock::default(),
+            state: Mutex::default(),
+            tickets: AtomicU32::new(0),
+            questions: Mutex::default(),
+            epoch: Instant::now(),
+            me: me.clone(),
+        })
+    }
+
+    /// Identity of this manager, random.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    fn clock_ms(&self) -> f64 {
+        self.epoch.elapsed().as_secs_f64() * 1000.0
+    }
+
+    /// This manager as somebody who wants to hear of changes.
+    pub fn watcher(&self) -> Weak<dyn Watcher> {
+        let notices: Weak<Notices> = Arc::downgrade(&self.notices);
+        notices
+    }
+
+    fn refuse_when_closed(&self) -> Result<(), Error> {
+        if self.state.lock().closed {
+            return Err(Error::new(ErrorCode::Closed, "The manager is closed"));
+        }
+        Ok(())
+    }
+
+    fn track(&self, cell: Arc<Cell>) -> Arc<Entry> {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let entry = Arc::new(Entry { ticket, cell, run: Mutex::new(None) });
+        self.entries.write().insert(ticket, entry.clone());
+        self.state.lock().by_id.insert(entry.cell.id.clone(), entry.clone());
+        entry
+    }
+
+    fn forget(&self, entry: &Entry) {
+        self.entries.write().remove(&entry.ticket);
+        let mut state = self.state.lock();
+        if state.by_id.get(&entry.cell.id).is_some_and(|known| known.ticket == entry.ticket) {
+            state.by_id.remove(&entry.cell.id);
+        }
+    }
+
+    pub(crate) fn entry(&self, ticket: u32) -> Option<Arc<Entry>> {
+        self.entries.read().get(&ticket).cloned()
+    }
+
+    fn entry_of(&self, id: &str) -> Option<Arc<Entry>> {
+        self.state.lock().by_id.get(id).cloned()
+    }
+
+    /// Takes a job. With `hold` it is not seen and not started before [`Self::admit`] (its store has to keep it
+    /// first). Gives its ticket.
+    pub fn submit(
+        &self,
+        id: &str,
+        spec: Spec,
+        options: Arc<Options>,
+        fields: Option<serde_json::Map<String, serde_json::Value>>,
+        hold: bool,
+    ) -> Result<u32, Error> {
+        self.refuse_when_closed()?;
+        if !crate::job::record::is_id(id) {
+            let message = "must be 1 to 128 of the characters A-Z a-z 0-9 . _ - and not start with a dot";
+            return Err(Error::invalid("options", vec![crate::job::Issue::new("id", message)]));
+        }
+        let mut job = Job::new(id.into(), Arc::new(spec), options, now_ms());
+        if let Some(mut fields) = fields.filter(|fields| !fields.is_empty()) {
+            let meta = fields.remove("meta").and_then(|meta| meta.as_object().cloned());
+            let extras = job.extras_mut();
+            extras.meta = meta;
+            extras.fields = fields;
+        }
+        if hold {
+            job.version = 1;
+            job.waiting_for = Some(WaitingFor::Slot);
+        }
+        let cell = self.repository.create(job, hold)?;
+        let entry = self.track(cell);
+        if !hold {
+            self.accept(&entry, true);
+        }
+        Ok(entry.ticket)
+    }
+
+    fn accept(&self, entry: &Arc<Entry>, apply: bool) {
+        let now = now_ms();
+        {
+            let mut slot = entry.cell.lock();
+            slot.show();
+            if apply {
+                let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Submitted, now);
+                if let Ok(job) = slot.job() {
+                    job.waiting_for = Some(WaitingFor::Slot);
+                }
+            } else if let Ok(job) = slot.job() {
+                let job = job.clone();
+                self.repository.log.append(&job, JobEvent::Submitted, now);
+            }
+        }
+        let mut state = self.state.lock();
+        state.queue.push_back(entry.clone());
+        // Long queues wait compressed.
+        let long = state.queue.len() > 256;
+        drop(state);
+        if long {
+            self.repository.rest(&entry.cell);
+        }
+    }
+
+    /// The store has the job that was submitted with `hold`: from now on it is seen and may run.
+    pub fn admit(&self, ticket: u32) {
+        if let Some(entry) = self.entry(ticket) {
+            self.accept(&entry, false);
+        }
+    }
+
+    /// The store refused the job that was submitted with `hold`: it never was.
+    pub fn discard(&self, ticket: u32) {
+        if let Some(entry) = self.entry(ticket) {
+            self.forget(&entry);
+            let mut slot = entry.cell.lock();
+            self.repository.remove(&entry.cell, &mut slot, true);
+        }
+    }
+
+    /// Brings in a job from another store (its status with `record`), in place of what was known of it, unless it is
+    /// being worked on here.
+    pub fn adopt(&self, status: &str) -> Result<(), Error> {
+        let incoming = crate::job::record::read_status(status, now_ms())?;
+        let id = incoming.job.id.clone();
+        if self.entry_of(&id).is_some() {
+            return Ok(());
+        }
+        if let Some(cell) = self.repository.cell(&id) {
+            let mut slot = cell.lock();
+            self.repository.remove(&cell, &mut slot, true);
+        }
+        self.repository.create(incoming.job, false).map(|_| ())
+    }
+
+    /// Drops a job that is not being worked on from the cache of a manager whose store is elsewhere.
+    pub fn release(&self, id: &str) {
+        if self.entry_of(id).is_none()
+            && let Some(cell) = self.repository.cell(id)
+        {
+            let mut slot = cell.lock();
+            self.repository.remove(&cell, &mut slot, true);
+        }
+    }
+
+    /// Starts waiting jobs while slots are free, up to `most` of them; each then belongs to the driver that calls.
+    pub fn ready(&self, most: usize) -> Vec<Ready> {
+        let mut ready = Vec::new();
+        while ready.len() < most {
+            let entry = {
+                let mut state = self.state.lock();
+                if state.closed || state.running >= self.most_running {
+                    break;
+                }
+                let Some(entry) = state.queue.pop_front() else { break };
+                state.running += 1;
+                entry
+            };
+            match self.start(&entry) {
+                Some(run) => ready.push(Ready { ticket: entry.ticket, run }),
+                None => self.free_slot(),
+            }
+        }
+        ready
+    }
+
+    /// Whether jobs wait that could be started now.
+    pub fn has_ready(&self) -> bool {
+        let state = self.state.lock();
+        !state.closed && state.running < self.most_running && !state.queue.is_empty()
+    }
+
+    fn free_slot(&self) {
+        let mut state = self.state.lock();
+        state.running = state.running.saturating_sub(1);
+    }
+
+    fn start(&self, entry: &Arc<Entry>) -> Option<u32> {
+        let mut run = entry.run.lock();
+        let mut slot = entry.cell.lock();
+        if slot.is_gone() || run.is_some() {
+            return None;
+        }
+        let now = now_ms();
+        let job = slot.job().ok()?;
+        // Cancelled or paused while it waited, or taken by another manager on the same repository.
+        if job.state != JobState::Pending {
+            return None;
+        }
+        let attempt = job.attempt + 1;
+        let new = Run::new(attempt, job, now);
+        self.repository.change(&entry.cell, &mut slot, JobEvent::Started { owner: self.owner.clone(), attempt }, now).ok()?;
+        let me: Weak<dyn Owner> = self.me.clone();
+        slot.set_owner(Some(me));
+        *run = Some(new);
+        Some(attempt)
+    }
+
+    /// Jobs that run here or wait to.
+    pub fn active(&self) -> usize {
+        let state = self.state.lock();
+        state.running as usize + state.queue.len()
+    }
+
+    /// Chunks per second and time left of a running job.
+    pub fn live(&self, job: &Job) -> Live {
+        if job.state != JobState::Running {
+            return Live::default();
+        }
+        let Some(entry) = self.entry_of(&job.id) else { return Live::default() };
+        // The job is locked; who holds the run may be waiting for it.
+        let Some(run) = entry.run.try_lock() else { return Live::default() };
+        match &*run {
+            Some(run) => run.live(job),
+            None => Live::default(),
+        }
+    }
+
+    /// Tells of something beside the life of a job.
+    pub fn warn(&self, id: &str, message: &str, error: Option<crate::job::ErrorInfo>) {
+        if let Some(cell) = self.repository.cell(id) {
+            let mut slot = cell.lock();
+            let event = JobEvent::Warning { message: message.into(), error: error.map(Box::new) };
+            let _ = self.repository.change(&cell, &mut slot, event, now_ms());
+        }
+    }
+
+    /// Sets `meta` fields and, if given, the spec's `assetsUrl`, as artifact storage tells them.
+    pub fn set_stored(&self, id: &str, assets_url: Option<&str>, meta: serde_json::Map<String, serde_json::Value>) -> Result<(), Error> {
+        let cell = self.repository.cell(id).ok_or_else(|| Error::not_found(id))?;
+        let mut slot = cell.lock();
+        let job = slot.job()?;
+        if let Some(url) = assets_url {
+            job.spec = Arc::new(job.spec.with_text_field("assetsUrl", url)?);
+        }
+        job.extras_mut().meta.get_or_insert_default().extend(meta);
+        self.repository.change(&cell, &mut slot, JobEvent::Updated, now_ms())
+    }
+}
+
+impl Owner for Manager {
+    fn asked(&self, id: &Arc<str>, ask: Ask) {
+        if let Some(entry) = self.entry_of(id) {
+            self.stop(&entry, Stopping::from(ask));
+        }
+    }
+}

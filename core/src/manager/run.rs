@@ -1,0 +1,427 @@
+//! One run of a job: what its driver asks and answers, and how it ends.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Entry, Manager, Stopping};
+use crate::executor::schedule::{Next, Schedule};
+use crate::job::error::tail;
+use crate::job::options::FailurePolicy;
+use crate::job::progress::Pace;
+use crate::job::rows::Output;
+use crate::job::status::Live;
+use crate::job::{ChunkState, Error, ErrorCode, ErrorInfo, Job, JobEvent, JobState};
+use crate::repository::memory::now_ms;
+
+/// Answer of [`Manager::next`]: nothing is left for this slot.
+pub const LEAVE: f64 = -1.0;
+/// Answer of [`Manager::next`]: a retry is due later; ask [`Manager::wait_ms`] when.
+pub const WAIT: f64 = -2.0;
+/// Answer of [`Manager::next`]: as many chunks run as may.
+pub const BUSY: f64 = -3.0;
+
+/// Bytes of each stream that the status keeps of a chunk.
+const KEPT_TAIL: usize = 8 * 1024;
+
+/// What is known of a run while it lasts.
+pub(crate) struct Run {
+    pub(super) number: u32,
+    pub(super) schedule: Schedule,
+    pub(super) pace: Pace,
+    pub(super) stop: Option<Stopping>,
+    /// Cancelled when running chunks are to be stopped.
+    pub(super) token: CancellationToken,
+    merge_failures: u32,
+    merged: bool,
+}
+
+/// What a driver does after its chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advance {
+    /// The run has ended; the job has its state.
+    Ended,
+    /// Merge now.
+    Merge,
+    /// Merge again after so many milliseconds.
+    MergeIn(u32),
+    /// Chunks still run.
+    Busy,
+    /// This run is over already; whatever is told of it is refused.
+    Stale,
+}
+
+/// How an executor that runs whole jobs ended.
+#[derive(Debug)]
+pub enum Settled {
+    /// Its promise resolved, with a JSON value perhaps.
+    Resolved(Option<Box<str>>),
+    /// It was aborted.
+    Aborted,
+    /// It failed.
+    Failed(ErrorInfo),
+}
+
+impl Run {
+    pub(super) fn new(number: u32, job: &Job, now: f64) -> Run {
+        Run {
+            number,
+            schedule: Schedule::new(job.rows.total(), job.options.concurrency),
+            pace: Pace::new(now),
+            stop: None,
+            token: CancellationToken::new(),
+            merge_failures: 0,
+            merged: false,
+        }
+    }
+
+    pub(super) fn live(&self, job: &Job) -> Live {
+        let remaining = job.rows.total() - job.completed_chunks().min(job.rows.total());
+        Live { fps: self.pace.fps(now_ms()), eta: self.pace.eta(remaining, self.schedule.slots()) }
+    }
+}
+
+impl Manager {
+    /// The next chunk for a free slot: its position plus 2^32 times its attempt, or [`LEAVE`], [`WAIT`], [`BUSY`].
+    pub fn next(&self, ticket: u32) -> f64 {
+        let Some(entry) = self.entry(ticket) else { return LEAVE };
+        let mut run = entry.run.lock();
+        match &mut *run {
+            Some(run) => self.take_next(&entry, run),
+            None => LEAVE,
+        }
+    }
+
+    fn take_next(&self, entry: &Entry, run: &mut Run) -> f64 {
+        if run.stop.is_some() {
+            return LEAVE;
+        }
+        let mut slot = entry.cell.lock();
+        let Ok(job) = slot.job() else { return LEAVE };
+        let rows = &job.rows;
+        match run.schedule.next(self.clock_ms(), |index| rows.get(index).state == ChunkState::Pending) {
+            Next::Run(index) => {
+                let attempt = rows.get(index).attempt + 1;
+                match self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkStarted { index, attempt }, now_ms()) {
+                    Ok(()) => f64::from(index) + f64::from(attempt) * 4_294_967_296.0,
+                    Err(_) => LEAVE,
+                }
+            }
+            Next::Wait(_) => WAIT,
+            Next::Busy => BUSY,
+            Next::Leave => LEAVE,
+        }
+    }
+
+    /// Milliseconds until the next retry of a run is due.
+    pub fn wait_ms(&self, ticket: u32) -> f64 {
+        let Some(entry) = self.entry(ticket) else { return 0.0 };
+        let mut run = entry.run.lock();
+        let Some(run) = &mut *run else { return 0.0 };
+        let now = self.clock_ms();
+        match run.schedule.clone().next(now, |_| false) {
+            Next::Wait(due) => (due - now).max(0.0),
+            _ => 0.0,
+        }
+    }
+
+    /// A chunk is done; gives the next one, as [`Self::next`] does. A report of anything but the current attempt is
+    /// refused with a warning and answered with [`LEAVE`].
+    pub fn complete(&self, ticket: u32, index: u32, attempt: u32, duration_ms: f64, output: Option<(&str, &str)>) -> f64 {
+        let Some(entry) = self.entry(ticket) else { return LEAVE };
+        let mut run = entry.run.lock();
+        let Some(run) = &mut *run else { return LEAVE };
+        {
+            let now = now_ms();
+            let mut slot = entry.cell.lock();
+            if let Err(error) = self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkCompleted { index, attempt, duration_ms }, now) {
+                let message = format!("A late report was refused: {}", error.message);
+                let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Warning { message: message.into(), error: None }, now);
+                return LEAVE;
+            }
+            run.schedule.ended();
+            if let Ok(job) = slot.job() {
+                run.pace.finished(now, job.spec.weight(index), duration_ms);
+                if let Some((stdout, stderr)) = output.filter(|(stdout, stderr)| !stdout.is_empty() || !stderr.is_empty()) {
+                    job.rows.set_output(index, Output { stdout: tail(stdout, KEPT_TAIL).into(), stderr: tail(stderr, KEPT_TAIL).into() });
+                }
+            }
+        }
+        self.take_next(&entry, run)
+    }
+
+    /// An attempt of a chunk failed; `fatal`: another one would fail just so. Gives the next chunk.
+    pub fn fail(&self, ticket: u32, index: u32, attempt: u32, mut error: ErrorInfo, fatal: bool) -> f64 {
+        let Some(entry) = self.entry(ticket) else { return LEAVE };
+        let mut guard = entry.run.lock();
+        let Some(run) = &mut *guard else { return LEAVE };
+        let now = now_ms();
+        let mut slot = entry.cell.lock();
+        let Ok(job) = slot.job() else { return LEAVE };
+        if index >= job.rows.total() {
+            return LEAVE;
+        }
+        if run.stop.as_ref().is_some_and(|stop| !stop.is_graceful()) {
+            // Stopped on request: nothing of it is a failure.
+            let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkStopped { index, attempt }, now);
+            run.schedule.ended();
+            return LEAVE;
+        }
+        let failures = job.rows.detail(index).map_or(0, |detail| detail.failures) + 1;
+        let id = job.spec.chunk_id(index);
+        error.chunk_id = Some(id);
+        error.attempt = Some(attempt);
+        let retry = (!fatal && failures <= job.options.retries).then(|| job.options.retry.delay_ms(failures, random()));
+        if retry.is_none() && failures > 1 {
+            let rest = error.message.strip_prefix(&format!("Chunk {id} failed")).map(|rest| rest.trim_start_matches(':').trim_start().to_owned());
+            error.message = format!("Chunk {id} failed after {failures} attempts: {}", rest.unwrap_or_else(|| error.message.clone()));
+        }
+        let policy = job.options.failure_policy;
+        let event = JobEvent::ChunkFailed { index, attempt, error: Box::new(error.clone()), retry_in_ms: retry };
+        if let Err(refused) = self.repository.change(&entry.cell, &mut slot, event, now) {
+            let message = format!("A late report was refused: {}", refused.message);
+            let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Warning { message: message.into(), error: None }, now);
+            return LEAVE;
+        }
+        run.schedule.ended();
+        drop(slot);
+        match retry {
+            Some(delay) => run.schedule.retry(index, self.clock_ms() + delay),
+            None if policy == FailurePolicy::FailFast => {
+                drop(guard);
+                self.stop(&entry, Stopping::Fail(Box::new(error)));
+                return LEAVE;
+            }
+            None => {}
+        }
+        self.take_next(&entry, run)
+    }
+
+    /// An attempt was stopped before its end: the chunk is to be done again.
+    pub fn stopped(&self, ticket: u32, index: u32, attempt: u32) {
+        let Some(entry) = self.entry(ticket) else { return };
+        let mut run = entry.run.lock();
+        let Some(run) = &mut *run else { return };
+        let mut slot = entry.cell.lock();
+        if self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkStopped { index, attempt }, now_ms()).is_ok() {
+            run.schedule.ended();
+        }
+    }
+
+    /// How far a chunk is, 0 to 1.
+    pub fn chunk_progress(&self, ticket: u32, index: u32, fraction: f64) {
+        let Some(entry) = self.entry(ticket) else { return };
+        let run = entry.run.lock();
+        if run.is_none() {
+            return;
+        }
+        let now = now_ms();
+        let mut slot = entry.cell.lock();
+        let Ok(job) = slot.job() else { return };
+        if index >= job.rows.total() || job.rows.get(index).state != ChunkState::Running {
+            return;
+        }
+        let (chunk_id, weight) = (job.spec.chunk_id(index), job.spec.weight(index));
+        // What is under way counts as done so far; only the peak is kept, so that nothing ever falls.
+        job.partial_frames = weight as f64 * fraction.clamp(0.0, 1.0);
+        job.raise_progress();
+        job.partial_frames = 0.0;
+        job.extras_mut().last_output_at = Some(now);
+        let (progress, completed, total) = (job.progress(), job.completed_chunks(), job.rows.total());
+        let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkProgress { chunk_id, fraction: fraction as f32 }, now);
+        let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Progress { progress, completed, total }, now);
+    }
+
+    /// The work gave a sign of life.
+    pub fn alive(&self, ticket: u32) {
+        if let Some(entry) = self.entry(ticket)
+            && let Ok(job) = entry.cell.lock().job()
+        {
+            job.extras_mut().last_output_at = Some(now_ms());
+        }
+    }
+
+    fn current<T>(&self, ticket: u32, number: u32, act: impl FnOnce(&Arc<Entry>, &mut Run) -> T) -> Option<T> {
+        let entry = self.entry(ticket)?;
+        let mut run = entry.run.lock();
+        let run = run.as_mut().filter(|run| run.number == number)?;
+        Some(act(&entry, run))
+    }
+
+    /// What an executor of the user's tells by `onProgress`. False: too late.
+    pub fn report_progress(&self, ticket: u32, number: u32, completed: u32, total: u32) -> bool {
+        self.current(ticket, number, |entry, _| {
+            let mut slot = entry.cell.lock();
+            let now = now_ms();
+            let Ok(job) = slot.job() else { return };
+            job.report(completed, total, now);
+            let event = JobEvent::Progress { progress: job.progress(), completed: job.completed_chunks(), total: job.rows.total() };
+            let _ = self.repository.change(&entry.cell, &mut slot, event, now);
+        })
+        .is_some()
+    }
+
+    /// What an executor of the user's tells by `onChunkComplete`. An error says why it was refused.
+    pub fn report_chunk(&self, ticket: u32, number: u32, chunk_id: u64, duration_ms: f64, stdout: &str, stderr: &str) -> Result<(), Error> {
+        let refused = |why: String| Error::new(ErrorCode::Conflict, why);
+        self.current(ticket, number, |entry, run| {
+            let mut slot = entry.cell.lock();
+            let now = now_ms();
+            let job = slot.job()?;
+            let index = job.spec.index_of(chunk_id).ok_or_else(|| refused(format!("the job has no chunk {chunk_id}")))?;
+            let row = job.rows.get(index);
+            if row.state == ChunkState::Completed {
+                return Err(refused(format!("chunk {chunk_id} is done already")));
+            }
+            let attempt = job.reported_attempt(index);
+            let weight = job.spec.weight(index);
+            self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkStarted { index, attempt }, now)?;
+            self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkCompleted { index, attempt, duration_ms }, now)?;
+            run.pace.finished(now, weight, duration_ms);
+            if !(stdout.is_empty() && stderr.is_empty()) {
+                slot.job()?.rows.set_output(index, Output { stdout: tail(stdout, KEPT_TAIL).into(), stderr: tail(stderr, KEPT_TAIL).into() });
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|| Err(refused(format!("chunk {chunk_id} was reported after the end of its run"))))
+    }
+
+    /// The executor of a whole job has ended.
+    pub fn settle(&self, ticket: u32, number: u32, settled: Settled) -> Advance {
+        let Some(entry) = self.entry(ticket) else { return Advance::Stale };
+        let mut run = entry.run.lock();
+        let Some(current) = run.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
+        let end = match (current.stop.take(), settled) {
+            (Some(stop), _) => Some(stop),
+            (None, Settled::Aborted) => Some(Stopping::Cancel { reason: None }),
+            (None, Settled::Failed(error)) => Some(Stopping::Fail(Box::new(error))),
+            (None, Settled::Resolved(result)) => {
+                if let Some(result) = result
+                    && let Ok(job) = entry.cell.lock().job()
+                {
+                    job.extras_mut().result = Some(result);
+                }
+                None
+            }
+        };
+        *run = None;
+        drop(run);
+        self.conclude(&entry, end);
+        Advance::Ended
+    }
+
+    /// The driver has no chunk left: says whether to merge, or ends the run.
+    pub fn advance(&self, ticket: u32, number: u32) -> Advance {
+        let Some(entry) = self.entry(ticket) else { return Advance::Stale };
+        let mut guard = entry.run.lock();
+        let Some(run) = guard.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
+        if run.schedule.in_flight() > 0 {
+            return Advance::Busy;
+        }
+        let mut end = run.stop.take();
+        if end.is_none() {
+            let mut slot = entry.cell.lock();
+            let Ok(job) = slot.job() else { return Advance::Stale };
+            if job.rows.count(ChunkState::Failed) > 0 {
+                let failures = job.rows.failures();
+                let mut error = failures.first().cloned().unwrap_or_else(|| ErrorInfo::new(ErrorCode::ChunkFailed, "A chunk failed"));
+                if failures.len() > 1 {
+                    error.message = format!("{} chunks failed; the first: {}", failures.len(), error.message);
+                }
+                end = Some(Stopping::Fail(Box::new(error)));
+            } else if job.merges() && !run.merged {
+                let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::MergeStarted, now_ms());
+                return Advance::Merge;
+            }
+        }
+        *guard = None;
+        drop(guard);
+        self.conclude(&entry, end);
+        Advance::Ended
+    }
+
+    /// The merge has ended. `result`: JSON of what is known of the output.
+    pub fn merged(&self, ticket: u32, number: u32, duration_ms: f64, outcome: Result<Option<Box<str>>, ErrorInfo>) -> Advance {
+        let Some(entry) = self.entry(ticket) else { return Advance::Stale };
+        let mut guard = entry.run.lock();
+        let Some(run) = guard.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
+        let mut slot = entry.cell.lock();
+        let now = now_ms();
+        if run.stop.is_none() {
+            match outcome {
+                Ok(result) => {
+                    run.merged = true;
+                    let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::MergeCompleted { duration_ms }, now);
+                    if let (Some(result), Ok(job)) = (result, slot.job()) {
+                        job.extras_mut().result = Some(result);
+                    }
+                }
+                Err(error) => {
+                    run.merge_failures += 1;
+                    let Ok(job) = slot.job() else { return Advance::Stale };
+                    let will_retry = run.merge_failures <= job.options.retries;
+                    let delay = job.options.retry.delay_ms(run.merge_failures, random());
+                    let event = JobEvent::MergeFailed { error: Box::new(error.clone()), will_retry };
+                    let _ = self.repository.change(&entry.cell, &mut slot, event, now);
+                    if will_retry {
+                        return Advance::MergeIn(delay.ceil() as u32);
+                    }
+                    run.stop = Some(Stopping::Fail(Box::new(error)));
+                }
+            }
+        }
+        drop(slot);
+        drop(guard);
+        self.advance(ticket, number)
+    }
+
+    /// The driver did not stop in time: the job gets its state now; whatever comes of the run later is refused.
+    pub fn give_up(&self, ticket: u32, number: u32) -> Advance {
+        let Some(entry) = self.entry(ticket) else { return Advance::Stale };
+        let mut run = entry.run.lock();
+        let Some(current) = run.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
+        let end = current.stop.take().unwrap_or(Stopping::Cancel { reason: None });
+        *run = None;
+        drop(run);
+        self.conclude(&entry, Some(end));
+        Advance::Ended
+    }
+
+    /// Nothing of the run is alive: the job gets the state that it has earned, the slot is free.
+    fn conclude(&self, entry: &Arc<Entry>, end: Option<Stopping>) {
+        let now = now_ms();
+        {
+            let mut slot = entry.cell.lock();
+            slot.set_owner(None);
+            if !slot.is_gone()
+                && let Ok(job) = slot.job()
+                && job.state == JobState::Running
+            {
+                let duration_ms = (now - job.run_started_at).max(0.0);
+                let event = match end {
+                    None => JobEvent::Completed { duration_ms },
+                    Some(Stopping::Pause { .. }) => JobEvent::Paused,
+                    Some(Stopping::Cancel { reason }) => JobEvent::Cancelled { reason },
+                    Some(Stopping::Fail(error)) => JobEvent::Failed { error },
+                    Some(Stopping::Shutdown) => JobEvent::Released,
+                    Some(Stopping::Withdraw) => JobEvent::Cancelled { reason: None },
+                    Some(Stopping::Delete) => {
+                        self.repository.remove(&entry.cell, &mut slot, false);
+                        JobEvent::Deleted
+                    }
+                };
+                if !slot.is_gone() {
+                    let _ = self.repository.change(&entry.cell, &mut slot, event, now);
+                }
+            }
+        }
+        self.forget(entry);
+        self.free_slot();
+        self.repository.rest(&entry.cell);
+    }
+}
+
+/// A number in 0..1 for jitter.
+fn random() -> f64 {
+    (uuid::Uuid::new_v4().as_u128() >> 75) as f64 / (1u64 << 53) as f64
+}

@@ -1,0 +1,520 @@
+//! Jobs in memory: live cells found by id, indexed by state and order of arrival; what is at rest is compressed by a
+//! thread of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as MapEntry;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Watcher;
+use super::event_log::EventLog;
+use super::frozen::Frozen;
+use crate::job::record::{Incoming, read_status, write_record};
+use crate::job::state::Request;
+use crate::job::status::{Live, write_status};
+use crate::job::{Error, ErrorCode, Job, JobEvent, JobState, Spec};
+
+/// The clock of records: milliseconds since the epoch, whole.
+pub fn now_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_millis() as f64)
+}
+
+/// What others may ask of a running job's owner.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// Stop the running chunks and pause; `graceful`: let them end first.
+    Pause {
+        /// Let running chunks end.
+        graceful: bool,
+    },
+    /// Stop for good.
+    Cancel {
+        /// The caller's words.
+        reason: Option<Box<str>>,
+    },
+    /// Stop and remove the record.
+    Delete,
+    /// The record was changed from outside so that the run has no ground any more.
+    Withdraw,
+}
+
+/// The manager that runs a job, as others in the process reach it.
+pub trait Owner: Send + Sync {
+    /// Called without any lock held.
+    fn asked(&self, id: &Arc<str>, ask: Ask);
+}
+
+enum Body {
+    Live(Box<Job>),
+    Frozen(Frozen),
+}
+
+/// The inside of a cell.
+pub struct Slot {
+    body: Body,
+    gone: bool,
+    /// Not visible and not scheduled before its first save is acknowledged.
+    hidden: bool,
+    owner: Option<Weak<dyn Owner>>,
+    watchers: Option<Box<Vec<Weak<dyn Watcher>>>>,
+    /// Events that the store does not have yet, with the version that holds each.
+    held: Option<Box<Vec<(u64, JobEvent, f64)>>>,
+}
+
+/// One job.
+pub struct Cell {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Order of arrival.
+    pub sequence: u64,
+    slot: Mutex<Slot>,
+}
+
+impl Cell {
+    /// Locks the job.
+    pub fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock()
+    }
+}
+
+impl Slot {
+    /// The job, live again if it was at rest.
+    pub fn job(&mut self) -> Result<&mut Job, Error> {
+        if let Body::Frozen(frozen) = &self.body {
+            self.body = Body::Live(Box::new(frozen.thaw()?));
+        }
+        match &mut self.body {
+            Body::Live(job) => Ok(job),
+            Body::Frozen(_) => Err(Error::new(ErrorCode::Internal, "A job at rest stayed at rest")),
+        }
+    }
+
+    /// Whether the record was removed.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Shows a hidden job.
+    pub fn show(&mut self) {
+        self.hidden = false;
+    }
+
+    /// Names the manager that runs the job.
+    pub fn set_owner(&mut self, owner: Option<Weak<dyn Owner>>) {
+        self.owner = owner;
+    }
+
+    /// The manager that runs the job, if it still exists.
+    pub fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.owner.as_ref()?.upgrade()
+    }
+
+    /// Tells `watcher` of the next changes of state.
+    pub fn watch(&mut self, watcher: Weak<dyn Watcher>) {
+        let watchers = self.watchers.get_or_insert_default();
+        if !watchers.iter().any(|known| known.ptr_eq(&watcher)) {
+            watchers.push(watcher);
+        }
+    }
+
+    fn notify(&mut self, id: &Arc<str>) {
+        if let Some(watchers) = &mut self.watchers {
+            watchers.retain(|watcher| watcher.upgrade().inspect(|watcher| watcher.changed(id)).is_some());
+        }
+    }
+}
+
+#[derive(Default)]
+struct Index {
+    by_sequence: BTreeMap<u64, Arc<Cell>>,
+    by_state: [BTreeSet<u64>; 6],
+}
+
+/// Jobs of this process.
+pub struct MemoryRepository {
+    cells: DashMap<Arc<str>, Arc<Cell>>,
+    index: Mutex<Index>,
+    next: AtomicU64,
+    /// What happened to its jobs.
+    pub log: EventLog,
+    /// Whether another store holds the truth, so that events wait for its acknowledgement.
+    holds_events: bool,
+}
+
+/// A page of a listing.
+pub struct Page {
+    /// JSON array of statuses.
+    pub jobs: String,
+    /// Where the next page begins; `None`: there is none.
+    pub next: Option<u64>,
+}
+
+impl MemoryRepository {
+    /// An empty repository. `holds_events`: it is the cache of a manager whose store acknowledges.
+    pub fn new(holds_events: bool) -> Arc<Self> {
+        Arc::new(Self { cells: DashMap::new(), index: Mutex::default(), next: AtomicU64::new(1), log: EventLog::default(), holds_events })
+    }
+
+    /// Adds a job. With `hidden` nobody sees it before [`Slot::show`]. DUPLICATE when the id exists.
+    pub fn create(&self, job: Job, hidden: bool) -> Result<Arc<Cell>, Error> {
+        let id = job.id.clone();
+        let state = job.state;
+        let cell = Arc::new(Cell {
+            id: id.clone(),
+            sequence: self.next.fetch_add(1, Ordering::Relaxed),
+            slot: Mutex::new(Slot { body: Body::Live(Box::new(job)), gone: false, hidden, owner: None, watchers: None, held: None }),
+        });
+        match self.cells.entry(id.clone()) {
+            MapEntry::Occupied(_) => return Err(Error::new(ErrorCode::Duplicate, format!("There is a job \"{id}\" already"))),
+            MapEntry::Vacant(vacant) => vacant.insert(cell.clone()),
+        };
+        let mut index = self.index.lock();
+        index.by_sequence.insert(cell.sequence, cell.clone());
+        index.by_state[state as usize].insert(cell.sequence);
+        Ok(cell)
+    }
+
+    /// The cell of a job.
+    pub fn cell(&self, id: &str) -> Option<Arc<Cell>> {
+        self.cells.get(id).map(|cell| cell.clone())
+    }
+
+    /// The cell of a job that is visible.
+    fn visible(&self, id: &str) -> Option<Arc<Cell>> {
+        self.cell(id).filter(|cell| !cell.lock().hidden)
+    }
+
+    /// The place of a job in the order of arrival.
+    pub fn sequence_of(&self, id: &str) -> Option<u64> {
+        self.visible(id).map(|cell| cell.sequence)
+    }
+
+    /// How many jobs there are.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// Changes a job by an event: applies it, keeps the index right, tells the log and whoever watches.
+    pub fn change(&self, cell: &Cell, slot: &mut Slot, event: JobEvent, now: f64) -> Result<(), Error> {
+        if slot.gone {
+            return Err(Error::not_found(&cell.id));
+        }
+        let job = slot.job()?;
+        let before = job.state;
+        let requested = job.requested;
+        job.apply(&event, now)?;
+        let after = job.state;
+        let moved = before != after;
+        let told = moved || job.requested != requested;
+        // What is told beside the life of a job needs no acknowledgement.
+        let waits = event.is_kept() && !matches!(event, JobEvent::Warning { .. });
+        if self.holds_events && waits {
+            let version = job.version;
+            let event = (version, event, now);
+            slot.held.get_or_insert_default().push(event);
+        } else {
+            self.log.append(job, event, now);
+        }
+        if moved {
+            self.reindex(cell, before, after);
+        }
+        if told {
+            slot.notify(&cell.id);
+        }
+        Ok(())
+    }
+
+    fn reindex(&self, cell: &Cell, before: JobState, after: JobState) {
+        let mut index = self.index.lock();
+        index.by_state[before as usize].remove(&cell.sequence);
+        index.by_state[after as usize].insert(cell.sequence);
+    }
+
+    /// Tells the events that the store has now: those up to a version.
+    pub fn release_events(&self, slot: &mut Slot, version: u64) {
+        let Some(held) = &mut slot.held else { return };
+        let upto = held.partition_point(|(held, ..)| *held <= version);
+        let ready: Vec<_> = held.drain(..upto).collect();
+        if held.is_empty() {
+            slot.held = None;
+        }
+        if let Ok(job) = slot.job() {
+            for (_, event, at) in ready {
+                self.log.append(job, event, at);
+            }
+        }
+    }
+
+    /// Removes a job; its cell stays usable to whoever holds it, and can't come back.
+    pub fn remove(&self, cell: &Cell, slot: &mut Slot, quietly: bool) {
+        if slot.gone {
+            return;
+        }
+        slot.gone = true;
+        self.cells.remove_if(&cell.id, |_, known| known.sequence == cell.sequence);
+        let mut index = self.index.lock();
+        index.by_sequence.remove(&cell.sequence);
+        for state in &mut index.by_state {
+            state.remove(&cell.sequence);
+        }
+        drop(index);
+        if !quietly
+            && !self.holds_events
+            && let Ok(job) = slot.job()
+        {
+            let now = now_ms();
+            self.log.append(job, JobEvent::Deleted, now);
+        }
+        slot.notify(&cell.id);
+    }
+
+    /// The public status as JSON. `live` tells of the current run.
+    pub fn status(&self, id: &str, live: impl Fn(&Job) -> Live) -> Option<String> {
+        let cell = self.visible(id)?;
+        let mut slot = cell.lock();
+        Self::write(&mut slot, live)
+    }
+
+    fn write(slot: &mut Slot, live: impl Fn(&Job) -> Live) -> Option<String> {
+        if slot.gone {
+            return None;
+        }
+        if let Body::Frozen(frozen) = &slot.body
+            && let Some(status) = frozen.status()
+        {
+            return Some(status);
+        }
+        let job = slot.job().ok()?;
+        let mut out = String::with_capacity(512 + if job.spec.is_planned() { 0 } else { job.spec.text_len() });
+        write_status(job, live(job), false, &mut out);
+        Some(out)
+    }
+
+    /// Status and record of a job, whole, with the version that they hold.
+    pub fn snapshot(&self, id: &str, live: impl Fn(&Job) -> Live) -> Option<(String, u64)> {
+        let cell = self.cell(id)?;
+        let mut slot = cell.lock();
+        let job = slot.job().ok()?;
+        let mut out = String::new();
+        write_record(job, live(job), &mut out);
+        Some((out, job.version))
+    }
+
+    /// The spec of a job, as it is now.
+    pub fn spec_of(&self, id: &str) -> Option<Arc<Spec>> {
+        self.cell(id)?.lock().job().ok().map(|job| job.spec.clone())
+    }
+
+    /// Jobs in order of arrival from a place on, those in `states` (all, when empty), at most `most` of them.
+    pub fn list(&self, states: &[JobState], from: u64, most: usize, live: impl Fn(&Job) -> Live) -> Page {
+        let cells: Vec<Arc<Cell>> = {
+            let index = self.index.lock();
+            if states.is_empty() {
+                index.by_sequence.range(from..).take(most + 1).map(|(_, cell)| cell.clone()).collect()
+            } else {
+                let mut found: Vec<u64> = states.iter().flat_map(|state| index.by_state[*state as usize].range(from..).take(most + 1)).copied().collect();
+                found.sort_unstable();
+                found.dedup();
+                found.iter().take(most + 1).filter_map(|sequence| index.by_sequence.get(sequence).cloned()).collect()
+            }
+        };
+        let next = cells.get(most).map(|cell| cell.sequence);
+        let mut jobs = String::from("[");
+        for cell in cells.iter().take(most) {
+            let mut slot = cell.lock();
+            if slot.hidden {
+                continue;
+            }
+            if let Some(status) = Self::write(&mut slot, &live) {
+                if jobs.len() > 1 {
+                    jobs.push(',');
+                }
+                jobs.push_str(&status);
+            }
+        }
+        jobs.push(']');
+        Page { jobs, next }
+    }
+
+    /// Keeps a status that came from outside. See `JobRepository.save` of the public documentation.
+    pub fn save(self: &Arc<Self>, json: &str) -> Result<u64, Error> {
+        let now = now_ms();
+        let Incoming { mut job, seen } = read_status(json, now)?;
+        let id = job.id.clone();
+        loop {
+            let Some(cell) = self.cell(&id) else {
+                if let Some(seen) = seen.filter(|seen| *seen > 0) {
+                    return Err(Error::new(ErrorCode::Conflict, format!("Version {seen} of job \"{id}\" can't be replaced: the job is gone")));
+                }
+                job.version = 1;
+                match self.create(job.clone(), false) {
+                    Ok(cell) => {
+                        self.rest(&cell);
+                        return Ok(1);
+                    }
+                    // Somebody else was faster: decide again.
+                    Err(_) => continue,
+                }
+            };
+            let mut slot = cell.lock();
+            if slot.gone {
+                continue;
+            }
+            let known = slot.job()?;
+            if let Some(seen) = seen
+                && seen != known.version
+            {
+                return Err(Error::new(ErrorCode::Conflict, format!("Job \"{id}\" is at version {}; version {seen} is not the latest", known.version)));
+            }
+            let before = known.state;
+            known.replace_public(job.clone(), now);
+            known.version += 1;
+            let version = known.version;
+            let after = known.state;
+            let withdrawn = before == JobState::Running && after != JobState::Running;
+            if withdrawn {
+                known.requested = None;
+            }
+            self.log.append(known, JobEvent::Updated, now);
+            let owner = slot.owner();
+            if before != after {
+                self.reindex(&cell, before, after);
+                slot.notify(&cell.id);
+            }
+            drop(slot);
+            if withdrawn && let Some(owner) = owner {
+                owner.asked(&cell.id, Ask::Withdraw);
+            }
+            self.rest(&cell);
+            return Ok(version);
+        }
+    }
+
+    /// Removes a job by its id, whoever runs it.
+    pub fn delete(&self, id: &str) {
+        let Some(cell) = self.cell(id) else { return };
+        let mut slot = cell.lock();
+        let owner = slot.owner();
+        self.remove(&cell, &mut slot, false);
+        drop(slot);
+        if let Some(owner) = owner {
+            owner.asked(&cell.id, Ask::Withdraw);
+        }
+    }
+
+    /// Lets a job that is not being worked on be compressed.
+    pub fn rest(&self, cell: &Arc<Cell>) {
+        if !self.holds_events {
+            static REST: OnceLock<Sender<Weak<Cell>>> = OnceLock::new();
+            let sender = REST.get_or_init(|| {
+                let (sender, receiver) = channel::<Weak<Cell>>();
+                // Without the thread jobs just stay as large as they are.
+                let _ = std::thread::Builder::new().name("framewright-rest".into()).spawn(move || {
+                    for cell in receiver {
+                        if let Some(cell) = cell.upgrade() {
+                            freeze(&cell);
+                        }
+                    }
+                });
+                sender
+            });
+            let _ = sender.send(Arc::downgrade(cell));
+        }
+    }
+}
+
+fn freeze(cell: &Cell) {
+    let copy = {
+        let slot = cell.lock();
+        match &slot.body {
+            Body::Live(job) if job.state != JobState::Running && !slot.gone && slot.owner.is_none() => (**job).clone(),
+            _ => return,
+        }
+    };
+    // Compressed without the lock: nobody waits for it.
+    let Some(frozen) = Frozen::freeze(&copy) else { return };
+    let mut slot = cell.lock();
+    let same = match &slot.body {
+        Body::Live(job) => job.version == copy.version && job.state == copy.state && job.updated_at == copy.updated_at && job.waiting_for == copy.waiting_for,
+        Body::Frozen(_) => false,
+    };
+    if same && slot.owner.is_none() {
+        slot.body = Body::Frozen(frozen);
+    }
+}
+
+impl Slot {
+    /// Whether a request for that is on its way.
+    pub fn requested(&mut self) -> Option<Request> {
+        self.job().ok().and_then(|job| job.requested)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    fn status(id: &str, state: &str) -> String {
+        format!(
+            r#"{{"id":"{id}","spec":{{"chunks":[{{"id":0}},{{"id":1}}],"own":1}},"state":"{state}","progress":0,"totalChunks":2,"completedChunks":0,"createdAt":1,"updatedAt":1}}"#
+        )
+    }
+
+    fn get(repository: &MemoryRepository, id: &str) -> Option<Value> {
+        repository.status(id, |_| Live::default()).map(|text| serde_json::from_str(&text).unwrap())
+    }
+
+    // [F31] [F146] a write that names an older version is refused and changes nothing
+    #[test]
+    fn a_stale_version_is_refused() {
+        let repository = MemoryRepository::new(false);
+        repository.save(&status("a", "paused")).unwrap();
+        let first = get(&repository, "a").unwrap();
+        assert_eq!(repository.save(&first.to_string()).unwrap(), 2);
+        let error = repository.save(&first.to_string()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::Conflict);
+        assert_eq!(get(&repository, "a").unwrap()["version"], 2);
+        repository.delete("a");
+        assert_eq!(repository.save(&first.to_string()).unwrap_err().code, ErrorCode::Conflict);
+        assert!(get(&repository, "a").is_none());
+    }
+
+    #[test]
+    fn what_is_at_rest_reads_the_same() {
+        let repository = MemoryRepository::new(false);
+        repository.save(&status("a", "paused")).unwrap();
+        let cell = repository.cell("a").unwrap();
+        cell.lock().job().unwrap();
+        let live = get(&repository, "a");
+        freeze(&cell);
+        assert!(matches!(cell.lock().body, Body::Frozen(_)));
+        assert_eq!(get(&repository, "a"), live);
+        cell.lock().job().unwrap();
+        assert_eq!(get(&repository, "a"), live);
+    }
+
+    #[test]
+    fn lists_by_state_in_order_of_arrival_in_pages() {
+        let repository = MemoryRepository::new(false);
+        for n in 0..10 {
+            repository.save(&status(&format!("j{n}"), if n % 2 == 0 { "paused" } else { "failed" })).unwrap();
+        }
+        let page = repository.list(&[JobState::Failed], 0, 3, |_| Live::default());
+        let jobs: Vec<Value> = serde_json::from_str(&page.jobs).unwrap();
+        assert_eq!(jobs.iter().map(|job| job["id"].as_str().unwrap()).collect::<Vec<_>>(), ["j1", "j3", "j5"]);
+        let rest = repository.list(&[JobState::Failed], page.next.unwrap(), 9, |_| Live::default());
+        assert_eq!(serde_json::from_str::<Vec<Value>>(&rest.jobs).unwrap().len(), 2);
+        assert_eq!(rest.next, None);
+    }
+}

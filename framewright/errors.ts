@@ -1,0 +1,105 @@
+/** The one class of errors, and how errors of the engine and of users become it. */
+import type { ErrorCode, JobErrorInfo } from './types.js';
+
+export interface Issue {
+  /** Where the problem is, for example `chunks[3].outputFile`. */
+  path: string;
+  message: string;
+}
+
+export interface FramewrightErrorOptions {
+  cause?: unknown;
+  details?: Record<string, unknown>;
+  issues?: Issue[];
+}
+
+/**
+ * Every rejection. CONFLICT: the job changed meanwhile (stale version); DUPLICATE: the id or key exists. An executor that
+ * rejects with an AbortError ends the job `cancelled`, asked for or not. `name` is 'AbortError' when aborted; `cause` is
+ * the user's own error when one was thrown; `issues` lists every problem of a bad spec with its path.
+ */
+export class FramewrightError extends Error {
+  code: ErrorCode;
+  details?: Record<string, unknown>;
+  issues?: Issue[];
+
+  constructor(code: ErrorCode, message: string, options: FramewrightErrorOptions = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    this.name = code === 'ABORTED' ? 'AbortError' : 'FramewrightError';
+    this.code = code;
+    if (options.details) this.details = options.details;
+    if (options.issues) this.issues = options.issues;
+  }
+}
+
+/** A VALIDATION error for one field. */
+export function invalid(path: string, message: string, what = 'argument'): FramewrightError {
+  return new FramewrightError('VALIDATION', `Invalid ${what}: ${path} ${message}`, { issues: [{ path, message }] });
+}
+
+/** What the engine throws carries code and issues as JSON in its message. */
+export function typed(error: unknown): unknown {
+  if (!(error instanceof Error) || error instanceof FramewrightError || !error.message.startsWith('{"code":')) return error;
+  try {
+    const { code, message, issues } = JSON.parse(error.message) as { code: ErrorCode; message: string; issues?: Issue[] };
+    return new FramewrightError(code, message, issues ? { issues } : {});
+  } catch {
+    return error;
+  }
+}
+
+/** Calls the engine; its errors become ours. */
+export function native<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw typed(error);
+  }
+}
+
+/** The message of anything that can be thrown. */
+export function messageOf(thrown: unknown): string {
+  if (thrown instanceof Error) return thrown.message || thrown.name;
+  if (typeof thrown === 'object' && thrown !== null) {
+    const { message } = thrown as { message?: unknown };
+    if (typeof message === 'string') return message;
+  }
+  try {
+    return String(thrown);
+  } catch {
+    return 'an object that has no text';
+  }
+}
+
+/** Whether an error says that its work was aborted. */
+export function isAbort(thrown: unknown): boolean {
+  return typeof thrown === 'object' && thrown !== null && (thrown as { name?: unknown }).name === 'AbortError';
+}
+
+/** Whether trying again can't help: the program is not there or may not be run. */
+export function isFatal(thrown: unknown): boolean {
+  const { code, fatal } = (thrown ?? {}) as { code?: unknown; fatal?: unknown };
+  return code === 'ENOENT' || code === 'EACCES' || code === 'SPAWN_FAILED' || code === 'VALIDATION' || fatal === true;
+}
+
+/** The failure that a job or chunk keeps of an error. */
+export function infoOf(thrown: unknown, fallback: ErrorCode, what?: string): JobErrorInfo {
+  const code = thrown instanceof FramewrightError && thrown.code !== 'ABORTED' ? thrown.code : fallback;
+  const message = messageOf(thrown);
+  return { code, message: what === undefined ? message : `${what}: ${message}` };
+}
+
+/** The rejection for a kept failure. */
+export function errorOf(info: JobErrorInfo, cause?: unknown): FramewrightError {
+  const details: Record<string, unknown> = {};
+  for (const name of ['chunkId', 'attempt', 'exitCode', 'signal', 'stderrTail'] as const) {
+    if (info[name] !== undefined) details[name] = info[name];
+  }
+  return new FramewrightError(info.code, info.message, { details, ...(cause === undefined ? {} : { cause }) });
+}
+
+/** The rejection of what was aborted, with the signal's reason as `cause`. */
+export function aborted(message: string, signal?: AbortSignal): FramewrightError {
+  const reason: unknown = signal?.reason;
+  return new FramewrightError('ABORTED', message, reason === undefined ? {} : { cause: reason });
+}

@@ -1,0 +1,183 @@
+/** Events on their way from the engine's log to listeners and iterators: in order, none twice, none lost. */
+import type { Engine } from './binding.js';
+import { invalid, native } from './errors.js';
+import type { KeepAlive } from './timers.js';
+import type { EventFilter, JobEvent, JobEventType } from './types.js';
+
+/** Events taken from the log at once. */
+const BATCH = 512;
+
+type Listener = (event: JobEvent) => void;
+interface Registered {
+  listener: Listener;
+  once: boolean;
+}
+
+export class EventPump {
+  readonly #listeners = new Map<string, Registered[]>();
+  readonly #readers = new Set<() => void>();
+  #count = 0;
+  #place = 0;
+  #pumping = false;
+  #watching = false;
+
+  constructor(
+    readonly engine: Engine,
+    readonly alive: KeepAlive,
+    readonly threw: (event: JobEvent, error: unknown) => void,
+  ) {}
+
+  /** Whether anybody hears. */
+  get active(): boolean {
+    return this.#watching;
+  }
+
+  add(type: string, listener: unknown, once: boolean): void {
+    if (typeof listener !== 'function') throw invalid('listener', 'must be a function');
+    if (typeof type !== 'string') throw invalid('type', 'must be the type of an event');
+    if (this.#count === 0) this.#place = this.engine.eventsEnd();
+    this.#count += 1;
+    const known = this.#listeners.get(type) ?? [];
+    this.#listeners.set(type, [...known, { listener: listener as Listener, once }]);
+    this.#watch();
+  }
+
+  remove(type: string, listener: unknown): void {
+    const known = this.#listeners.get(type);
+    const at = known?.findIndex((registered) => registered.listener === listener) ?? -1;
+    if (!known || at < 0) return;
+    this.#count -= 1;
+    this.#listeners.set(
+      type,
+      known.filter((_, n) => n !== at),
+    );
+    this.#watch();
+  }
+
+  #watch(): void {
+    const wanted = this.#count > 0 || this.#readers.size > 0;
+    if (wanted !== this.#watching) {
+      this.#watching = wanted;
+      this.engine.watchEvents(wanted);
+    }
+  }
+
+  /** Delivers what is new. */
+  pump(): void {
+    if (!this.#watching || this.#pumping) return;
+    this.#pumping = true;
+    try {
+      while (this.#count > 0) {
+        const page = native(() => this.engine.readEvents(this.#place, BATCH));
+        if (page.place === this.#place) break;
+        this.#place = page.place;
+        for (const event of JSON.parse(page.events) as JobEvent[]) this.#emit(event);
+      }
+    } finally {
+      this.#pumping = false;
+    }
+    for (const wake of [...this.#readers]) wake();
+  }
+
+  #emit(event: JobEvent): void {
+    this.#tell(event.type, event);
+    this.#tell('event', event);
+  }
+
+  #tell(type: string, event: JobEvent): void {
+    const known = this.#listeners.get(type);
+    if (!known) return;
+    for (const { listener, once } of known) {
+      if (once) this.remove(type, listener);
+      try {
+        const result: unknown = listener(event);
+        if (typeof result === 'object' && result !== null && typeof (result as PromiseLike<unknown>).then === 'function') {
+          (result as PromiseLike<unknown>).then(undefined, (error: unknown) => this.threw(event, error));
+        }
+      } catch (error) {
+        this.threw(event, error);
+      }
+    }
+  }
+
+  /** Ends all iterations, when nothing will happen any more. */
+  close(): void {
+    this.#closed = true;
+    for (const wake of [...this.#readers]) wake();
+  }
+
+  #closed = false;
+
+  /** Reads the log from a number on, or from now. */
+  iterate(filter: EventFilter): AsyncIterableIterator<JobEvent> {
+    const { jobId, fromSequence, signal } = filter;
+    if (fromSequence !== undefined && !(Number.isSafeInteger(fromSequence) && fromSequence >= 0)) {
+      throw invalid('fromSequence', 'must be an integer of 0 or more', 'event filter');
+    }
+    if (filter.types !== undefined && !Array.isArray(filter.types)) throw invalid('types', 'must be an array', 'event filter');
+    const types = filter.types ? new Set<JobEventType>(filter.types) : undefined;
+    let place = fromSequence === undefined ? this.engine.eventsEnd() : native(() => this.engine.placeOf(fromSequence));
+    let buffer: JobEvent[] = [];
+    let at = 0;
+    let ended = false;
+    let wake: (() => void) | undefined;
+    const woken = (): void => wake?.();
+    const end = (): void => {
+      if (ended) return;
+      ended = true;
+      this.#readers.delete(woken);
+      signal?.removeEventListener('abort', end);
+      this.#watch();
+      wake?.();
+    };
+    this.#readers.add(woken);
+    this.#watch();
+    if (signal?.aborted) end();
+    else signal?.addEventListener('abort', end, { once: true });
+
+    const next = async (): Promise<IteratorResult<JobEvent, undefined>> => {
+      for (;;) {
+        while (at < buffer.length) {
+          const event = buffer[at] as JobEvent;
+          at += 1;
+          if ((jobId === undefined || event.jobId === jobId) && (!types || types.has(event.type))) return { done: false, value: event };
+        }
+        if (ended) return { done: true, value: undefined };
+        const page = native(() => this.engine.readEvents(place, BATCH));
+        if (page.place !== place) {
+          place = page.place;
+          buffer = JSON.parse(page.events) as JobEvent[];
+          at = 0;
+          continue;
+        }
+        if (this.#closed) {
+          end();
+          continue;
+        }
+        this.alive.enter();
+        try {
+          await new Promise<void>((resolve) => (wake = resolve));
+        } finally {
+          wake = undefined;
+          this.alive.leave();
+        }
+      }
+    };
+    // Calls of next() that do not wait for each other still get one event each, in order.
+    let last: Promise<unknown> = Promise.resolve();
+    return {
+      next: () => {
+        const result = last.then(next);
+        last = result.catch(() => undefined);
+        return result;
+      },
+      return: () => {
+        end();
+        return Promise.resolve({ done: true as const, value: undefined });
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+}

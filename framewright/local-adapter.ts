@@ -1,0 +1,116 @@
+/** Chunks as processes of this machine. */
+import { FramewrightError, aborted, invalid, typed } from './errors.js';
+import { toJson } from './memory-repository.js';
+import binding from './native.js';
+import type { WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
+
+export interface LocalWorkerAdapterOptions {
+  /** 'inherit' (default): the environment of this process, or only these names of it. */
+  env?: 'inherit' | string[];
+  /** SIGTERM -> wait -> SIGKILL. Milliseconds, default 5000. */
+  killGraceMs?: number;
+  /** Kept at each end of each stream: the first and the last so many bytes. Default 65,536. */
+  keepOutputBytes?: number;
+}
+
+/** What the engine needs to run processes as this adapter would. */
+export interface ProcessSettings {
+  inherit: string[] | null;
+  killGraceMs: number;
+  keepOutputBytes: number;
+}
+
+const settings = new WeakMap<object, ProcessSettings>();
+
+/** The settings of an adapter of ours whose `execute` is still its own: the engine can do without it. */
+export function processSettings(adapter: WorkerAdapter): ProcessSettings | undefined {
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- compared, not called
+  return adapter.execute === LocalWorkerAdapter.prototype.execute ? settings.get(adapter) : undefined;
+}
+
+function amount(value: unknown, name: string, fallback: number): number {
+  if (value === undefined) return fallback;
+  if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) throw invalid(name, 'must be a number of 0 or more', 'adapter options');
+  return value;
+}
+
+const isText = (value: unknown): value is string => typeof value === 'string' && !value.includes('\0');
+
+function checkJob(job: WorkerJob): void {
+  if (typeof job !== 'object' || (job as unknown) === null) throw invalid('job', 'must be an object', 'worker job');
+  if (!isText(job.command) || job.command === '') throw invalid('command', 'must be a non-empty string without NUL', 'worker job');
+  if (job.args !== undefined && !(Array.isArray(job.args) && job.args.every(isText))) throw invalid('args', 'must be strings without NUL', 'worker job');
+  if (job.cwd !== undefined && !isText(job.cwd)) throw invalid('cwd', 'must be a string without NUL', 'worker job');
+  if (job.timeout !== undefined && !(typeof job.timeout === 'number' && job.timeout > 0)) throw invalid('timeout', 'must be a number above 0', 'worker job');
+  for (const [name, value] of Object.entries(job.env ?? {})) {
+    if (name === '' || /[=\0]/.test(name) || !isText(value)) throw invalid(`env.${name}`, 'is not an environment variable', 'worker job');
+  }
+}
+
+/**
+ * Runs programs without a shell, in process groups of their own, natively: streams UTF-8-safe output, kills the whole
+ * group, waits until it is gone. stdin is empty.
+ */
+export class LocalWorkerAdapter implements WorkerAdapter {
+  constructor(options: LocalWorkerAdapterOptions = {}) {
+    const { env } = options;
+    if (env !== undefined && env !== 'inherit' && !(Array.isArray(env) && env.every((name) => typeof name === 'string'))) {
+      throw invalid('env', "must be 'inherit' or names of variables", 'adapter options');
+    }
+    settings.set(this, {
+      inherit: Array.isArray(env) ? [...env] : null,
+      killGraceMs: amount(options.killGraceMs, 'killGraceMs', 5000),
+      keepOutputBytes: amount(options.keepOutputBytes, 'keepOutputBytes', 65_536),
+    });
+  }
+
+  /**
+   * Runs one program to its end.
+   *
+   * @throws FramewrightError SPAWN_FAILED when it can't be started, TIMEOUT and ABORTED after it is gone.
+   */
+  async execute(job: WorkerJob): Promise<WorkerResult> {
+    checkJob(job);
+    const { signal } = job;
+    if (signal?.aborted) throw aborted('The process was not started: its signal is aborted', signal);
+    const own = settings.get(this);
+    if (!own) throw new TypeError('Not a LocalWorkerAdapter');
+    const request = {
+      command: job.command,
+      args: job.args ?? [],
+      env: Object.entries(job.env ?? {}),
+      inherit: own.inherit,
+      cwd: job.cwd,
+      timeout: job.timeout,
+      killGraceMs: own.killGraceMs,
+      keepOutputBytes: own.keepOutputBytes,
+    };
+    const run = new binding.ProcessRun(toJson(request, 'worker job'));
+    const stop = (): void => {
+      run.stop();
+    };
+    signal?.addEventListener('abort', stop, { once: true });
+    const { onStdout, onStderr } = job;
+    const tell =
+      onStdout || onStderr
+        ? (isStderr: boolean, text: string): void => {
+            try {
+              (isStderr ? onStderr : onStdout)?.call(job, text);
+            } catch {
+              // What listens to the output can't change how the program ends.
+            }
+          }
+        : null;
+    try {
+      const { cutBytes: _, ...result } = JSON.parse(await run.run(tell)) as WorkerResult & { cutBytes: number; signal: string | null };
+      if (result.signal === null) delete (result as Partial<WorkerResult>).signal;
+      return result;
+    } catch (error) {
+      const known = typed(error);
+      if (known instanceof FramewrightError && known.code === 'ABORTED') throw aborted('The process was stopped', signal);
+      throw known;
+    } finally {
+      signal?.removeEventListener('abort', stop);
+    }
+  }
+}

@@ -1,0 +1,956 @@
+/** The life of jobs as users see it. The rules are the engine's; here are promises, callbacks, signals and objects. */
+import { randomUUID } from 'node:crypto';
+import type { Engine } from './binding.js';
+import { FramewrightError, aborted, errorOf, infoOf, invalid, isAbort, messageOf, native } from './errors.js';
+import { EventPump } from './events.js';
+import { checkId, isOwn, listAll, markMirrored, storeOf, toJson } from './memory-repository.js';
+import { InMemoryJobRepository } from './memory-repository.js';
+import binding from './native.js';
+import { checkOptions, defined, publicFields, writtenOptions } from './options.js';
+import { RUN, JobRun, type RunHost } from './run.js';
+import { Saver } from './saver.js';
+import { lazy, readStatus } from './status.js';
+import { ConcatStitcher, FfmpegStitcher } from './stitchers.js';
+import { KeepAlive, LONGEST_DELAY, clearTimeout, setImmediate, setTimeout, sleep, turn } from './timers.js';
+import type {
+  ArtifactStorage,
+  ChunkStatus,
+  ErrorCode,
+  EventFilter,
+  EventOf,
+  Executor,
+  JobErrorInfo,
+  JobEvent,
+  JobEventType,
+  JobExecutionOptions,
+  JobManagerOptions,
+  JobQuery,
+  JobRepository,
+  JobSpec,
+  JobSpecInput,
+  JobState,
+  JobStatus,
+  LogRecord,
+  RenderJobChunk,
+  SubmitOptions,
+  WorkerResult,
+} from './types.js';
+import { needsCommand, setWork, workOf, type Work } from './work.js';
+
+/** Jobs started before others get a turn. */
+const STARTS = 64;
+/** Specs of more chunks cross in slices. */
+const SLICE = 1000;
+/** How often a job that somebody else works on is looked at. */
+const POLL_MS = 100;
+
+const STATES: readonly string[] = ['pending', 'running', 'paused', 'completed', 'failed', 'cancelled'];
+const TERMINAL: readonly (string | undefined)[] = ['completed', 'failed', 'cancelled'];
+
+/** What the engine tells. */
+type Notice =
+  | { kind: 'stop'; ticket: number; graceful: boolean }
+  | { kind: 'changed'; id: string }
+  | { kind: 'output'; ticket: number; chunkId: number; stderr: boolean; text: string }
+  | ({ kind: 'chunk'; ticket: number; chunkId: number; completed: number; total: number } & WorkerResult)
+  | { kind: 'verify'; ticket: number; question: number; index: number; file: string }
+  | { kind: 'ran'; ticket: number };
+
+interface Waiting {
+  id: string;
+  options: JobExecutionOptions;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+function count(value: unknown, name: string, fallback: number, least: number): number {
+  if (value === undefined) return fallback;
+  if (typeof value !== 'number' || Number.isNaN(value) || value < least) throw invalid(name, `must be a number of ${least} or more`, 'options');
+  return value;
+}
+
+function isStorage(value: unknown): value is ArtifactStorage {
+  return isObject(value) && typeof value['uploadAssetBundle'] === 'function';
+}
+
+/** A status of a user's store, with the defaults of what it left out. */
+function complete(status: JobStatus): JobStatus {
+  const chunks = (status as Partial<JobStatus>).spec?.chunks.length ?? 0;
+  return {
+    ...({ state: 'pending', progress: 0, totalChunks: chunks, completedChunks: 0, version: 0, attempt: 0, priority: 'medium' } as const),
+    ...status,
+    tags: (status as Partial<JobStatus>).tags ?? [],
+    dependencies: (status as Partial<JobStatus>).dependencies ?? [],
+  };
+}
+
+function unavailable(error: unknown): unknown {
+  if (error instanceof FramewrightError) return error;
+  return new FramewrightError('STORE_UNAVAILABLE', messageOf(error), { cause: error });
+}
+
+/** The value thrown by user code that ended a job which is run alone. */
+const causes = new WeakMap<JobManager, unknown>();
+
+/**
+ * Takes jobs, runs them by an executor, keeps them in a repository.
+ *
+ * A running job, a pending `waitForJob` and an `events()` loop that is being read keep the process alive; an idle manager
+ * or a listener does not.
+ */
+export class JobManager {
+  readonly #engine: Engine;
+  readonly #repository: JobRepository;
+  readonly #executor: Executor | undefined;
+  readonly #storage: ArtifactStorage | undefined;
+  readonly #logger: ((record: LogRecord) => void) | undefined;
+  readonly #saver: Saver;
+  /** The repository is the truth and lives behind JavaScript; the engine has only a cache. */
+  readonly #outside: boolean;
+  readonly #alive = new KeepAlive();
+  readonly #events: EventPump;
+  readonly #host: RunHost;
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #runs = new Map<number, JobRun>();
+  /** Callbacks and objects of jobs that may go on. */
+  readonly #kept = new Map<string, JobExecutionOptions>();
+  readonly #signals = new Map<string, () => void>();
+  readonly #waiters = new Map<string, Set<() => void>>();
+  #scheduled = false;
+  #closed = false;
+
+  /**
+   * @param repository where jobs are kept: {@link InMemoryJobRepository}, or any object with save, get, list and delete.
+   * @param executor runs whole jobs: a {@link JobExecutor}, or any object with `execute`.
+   * @param options options, or an artifact storage.
+   */
+  constructor(repository: JobRepository, executor?: Executor, options: ArtifactStorage | JobManagerOptions = {}) {
+    for (const method of ['save', 'get', 'list', 'delete'] as const) {
+      if (typeof (repository as Partial<JobRepository> | null | undefined)?.[method] !== 'function') {
+        throw invalid('repository', `must have a method ${method}`);
+      }
+    }
+    if (executor !== undefined && typeof (executor as Partial<Executor> | null)?.execute !== 'function') {
+      throw invalid('executor', 'must have a method execute');
+    }
+    if (!isObject(options)) throw invalid('options', 'must be an object');
+    const own: JobManagerOptions = isStorage(options) ? { storage: options } : options;
+    if (own.storage !== undefined && !isStorage(own.storage)) throw invalid('storage', 'must be an artifact storage', 'options');
+    if (own.logger !== undefined && typeof own.logger !== 'function') throw invalid('logger', 'must be a function', 'options');
+    const most = count(own.maxConcurrentJobs, 'maxConcurrentJobs', Infinity, 1);
+    if (most !== Infinity && !Number.isInteger(most)) throw invalid('maxConcurrentJobs', 'must be an integer of 1 or more', 'options');
+    const abortGraceMs = count(own.abortGraceMs, 'abortGraceMs', 5000, 0);
+
+    this.#repository = repository;
+    this.#executor = executor;
+    this.#storage = own.storage;
+    this.#logger = own.logger;
+    const store = storeOf(repository);
+    this.#outside = store === undefined;
+    // The engine must not keep a forgotten manager: it would live as long as its callback.
+    const weak = new WeakRef(this);
+    this.#engine = new binding.Engine(store ?? null, Math.min(most, 0xffff_ffff), () => {
+      const self = weak.deref();
+      if (self) self.#drain();
+    });
+    this.#events = new EventPump(this.#engine, this.#alive, (event, error) => {
+      const message = `A listener of ${event.type} threw: ${messageOf(error)}`;
+      this.#log('error', message, { jobId: event.jobId });
+      // A listener of warnings that throws would be warned of its own warnings for ever.
+      if (event.type !== 'job.warning') this.#warn(event.jobId, `A listener of ${event.type} threw`, error);
+    });
+    this.#saver = new Saver(
+      this.#engine,
+      repository,
+      (status) => {
+        if (!this.#outside) markMirrored(status);
+      },
+      (id, message, error) => this.#warn(id, message, error, 'STORE_UNAVAILABLE'),
+    );
+    this.#host = {
+      engine: this.#engine,
+      abortGraceMs,
+      warn: (id, message, error, code) => this.#warn(id, message, error, code),
+      touched: (id) => {
+        if (this.#saves) this.#saver.request(id);
+      },
+      ended: (run) => this.#ended(run),
+    };
+  }
+
+  /** Whether changes are saved through JavaScript: the store is there, or its `save` is not its own any more. */
+  get #saves(): boolean {
+    return this.#outside || !isOwn.save(this.#repository);
+  }
+
+  #log(level: LogRecord['level'], message: string, fields: Record<string, unknown>): void {
+    try {
+      this.#logger?.({ level, target: 'framewright', message, fields });
+    } catch {
+      // A logger that throws has nowhere to be told of.
+    }
+  }
+
+  #warn(id: string, message: string, error?: unknown, code: ErrorCode = 'INTERNAL'): void {
+    const text = error === undefined ? message : `${message}: ${messageOf(error)}`;
+    this.#engine.warn(id, text, error === undefined ? null : JSON.stringify(infoOf(error, code)));
+    this.#log('warn', text, { jobId: id });
+  }
+
+  // ── Submitting ──
+
+  /**
+   * Takes a job. Resolves with its id once the record is kept; rejects and runs nothing if it could not be.
+   *
+   * @throws FramewrightError VALIDATION with every problem in `issues`; DUPLICATE; CLOSED; STORE_UNAVAILABLE.
+   */
+  async submitJob(spec: JobSpecInput, options: SubmitOptions = {}): Promise<string> {
+    checkOptions(options);
+    if (options.signal?.aborted) throw aborted('The job was not submitted: its signal is aborted', options.signal);
+    const id = options.id ?? randomUUID();
+    const hold = this.#saves;
+    if (this.#outside && options.id !== undefined && (await this.#fetch(id))) {
+      throw new FramewrightError('DUPLICATE', `There is a job "${id}" already`);
+    }
+    const written = writtenOptions(options);
+    const ticket = await this.#take(id, spec, written, publicFields(options), hold);
+    const { id: _, ...execution } = options;
+    this.#waiting.set(ticket, { id, options: execution });
+    if (hold) {
+      try {
+        await this.#saver.once(id);
+      } catch (error) {
+        this.#waiting.delete(ticket);
+        this.#engine.discard(ticket);
+        throw unavailable(error);
+      }
+      this.#engine.admit(ticket);
+    }
+    if (options.signal) this.#follow(id, options.signal);
+    this.#schedule();
+    if (this.#events.active) this.#drain();
+    return id;
+  }
+
+  /** Hands a spec to the engine; a big one in slices. Gives the job's ticket. */
+  async #take(id: string, spec: JobSpecInput, written: string, fields: string, hold: boolean): Promise<number> {
+    if (!isObject(spec) || Array.isArray(spec)) throw invalid('spec', 'must be an object', 'job spec');
+    const needs = this.#executor === undefined || needsCommand(this.#executor);
+    const { chunks } = spec as { chunks?: unknown };
+    if (!Array.isArray(chunks) || chunks.length <= SLICE) {
+      const json = toJson(spec, 'job spec');
+      return native(() => this.#engine.submit(id, json, written, fields, needs, hold));
+    }
+    // The caller may change the spec while it crosses: what counts is how it is now.
+    const { chunks: _, ...head } = spec as Record<string, unknown>;
+    const slices: string[] = [];
+    for (let from = 0; from < chunks.length; from += SLICE) slices.push(toJson(chunks.slice(from, from + SLICE), 'job spec'));
+    const builder = native(() => new binding.SpecBuilder(toJson(head, 'job spec'), written, needs));
+    for (const [n, slice] of slices.entries()) {
+      builder.push(slice);
+      if (n % 4 === 3) await turn();
+    }
+    return native(() => this.#engine.submitBuilt(id, builder, fields, hold));
+  }
+
+  /** An aborted signal of the user's cancels the job. */
+  #follow(id: string, signal: AbortSignal): void {
+    const cancel = (): void => {
+      this.cancelJob(id).catch((error: unknown) => this.#warn(id, 'The job could not be cancelled by its signal', error));
+    };
+    this.#unfollow(id);
+    signal.addEventListener('abort', cancel, { once: true });
+    this.#signals.set(id, () => signal.removeEventListener('abort', cancel));
+  }
+
+  #unfollow(id: string): void {
+    this.#signals.get(id)?.();
+    this.#signals.delete(id);
+  }
+
+  // ── Running ──
+
+  #schedule(): void {
+    if (this.#scheduled || !this.#executor) return;
+    this.#scheduled = true;
+    // In a turn of its own: who cancels right after the submit finds nothing started.
+    this.#alive.enter();
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.#alive.leave();
+      this.#start();
+    });
+  }
+
+  /** Starts the jobs that may run now. */
+  #start(): void {
+    if (!this.#executor) return;
+    const ready = this.#engine.ready(STARTS);
+    for (let n = 0; n < ready.length; n += 2) {
+      const ticket = ready[n] as number;
+      const waiting = this.#waiting.get(ticket);
+      this.#waiting.delete(ticket);
+      if (!waiting) continue;
+      const run = new JobRun(this.#host, waiting.id, ticket, ready[n + 1] as number, waiting.options);
+      this.#runs.set(ticket, run);
+      this.#alive.enter();
+      void this.#run(run);
+    }
+    if (this.#engine.hasReady()) this.#schedule();
+    if (this.#events.active) this.#drain();
+  }
+
+  async #run(run: JobRun): Promise<void> {
+    const executor = this.#executor as Executor;
+    try {
+      if (this.#saves) await this.#saver.flush(run.id).catch(() => undefined);
+      const { jobMs } = run.options.timeouts ?? {};
+      if (jobMs !== undefined) {
+        run.after(jobMs, () => {
+          this.#engine.timeOut(run.ticket, JSON.stringify({ code: 'TIMEOUT', message: `The job took longer than ${jobMs} ms` } satisfies JobErrorInfo));
+          this.#drain();
+        });
+      }
+      const ours = workOf(executor) !== undefined;
+      const spec = await this.#specFor(run.id, ours);
+      const uploaded = await this.#upload(run, spec);
+      if (run.over) return;
+      if (run.signal.aborted) throw aborted('The job was stopped', run.signal);
+      run.spec = spec;
+      run.given = this.#given(run, uploaded, ours);
+      const value: unknown = await executor.execute(spec, run.given);
+      if (run.bound) return;
+      if (run.over) {
+        this.#warn(run.id, 'A late report was refused: the executor resolved after its run');
+        return;
+      }
+      this.#engine.resolved(run.ticket, run.number, jsonOf(value));
+      run.finish();
+    } catch (error) {
+      if (run.over) {
+        if (!isAbort(error)) this.#warn(run.id, 'A late report was refused: the executor rejected after its run', error);
+        return;
+      }
+      run.cause = error;
+      const info = infoOf(error, 'CHUNK_FAILED');
+      if (error instanceof FramewrightError && error.details) Object.assign(info, error.details);
+      this.#engine.rejected(run.ticket, run.number, isAbort(error), JSON.stringify(info));
+      run.finish();
+    }
+  }
+
+  /** The spec as an executor gets it: a copy of its own. */
+  async #specFor(id: string, ours: boolean): Promise<JobSpec> {
+    const engine = this.#engine;
+    const spec = JSON.parse(engine.specHead(id)) as JobSpec;
+    const read = (from: number): RenderJobChunk[] => JSON.parse(engine.specChunks(id, from, SLICE)) as RenderJobChunk[];
+    if (ours) {
+      lazy(spec, 'chunks', () => {
+        const all: RenderJobChunk[] = [];
+        for (let from = 0, total = engine.specLength(id); from < total; from += SLICE) all.push(...read(from));
+        return all;
+      });
+      return spec;
+    }
+    spec.chunks = read(0);
+    const total = spec.chunks.length < SLICE ? 0 : engine.specLength(id);
+    for (let from = SLICE; from < total; from += SLICE) {
+      await turn();
+      spec.chunks.push(...read(from));
+    }
+    return spec;
+  }
+
+  /** The options that the executor is called with: the user's own, and ours beside them. */
+  #given(run: JobRun, meta: Record<string, unknown> | undefined, ours: boolean): JobExecutionOptions {
+    const { options } = run;
+    const given: JobExecutionOptions & { [RUN]?: JobRun } = { ...options, signal: run.signal };
+    if (meta) given.meta = { ...options.meta, ...meta };
+    if (ours) {
+      // It answers to the engine itself; the user's callbacks are called by it.
+      given[RUN] = run;
+    } else {
+      const done = this.#engine.completedIds(run.id);
+      if (done.length > 0) given.completedChunkIds = done;
+      const alive = this.#watchSilence(run);
+      given.onProgress = (completed, total) => {
+        alive();
+        this.#progress(run, completed, total);
+        run.call('onProgress', options.onProgress, completed, total);
+        this.#reported(run);
+      };
+      given.onChunkComplete = (chunkId, result) => {
+        alive();
+        this.#chunk(run, chunkId, result);
+        const told = run.call('onChunkComplete', options.onChunkComplete, chunkId, result) as Promise<void> | undefined;
+        this.#reported(run);
+        return told;
+      };
+    }
+    return given;
+  }
+
+  #reported(run: JobRun): void {
+    this.#host.touched(run.id);
+    if (this.#events.active) this.#drain();
+    // An executor of the user's can't be asked to let its chunks end; this one just has.
+    if (run.graceful && !run.over) run.abort(aborted('The job is being paused'));
+  }
+
+  #progress(run: JobRun, completed: unknown, total: unknown): void {
+    const good = Number.isSafeInteger(completed) && Number.isSafeInteger(total) && (completed as number) >= 0 && (total as number) > 0;
+    if (!good) {
+      this.#warn(run.id, `onProgress was called with ${String(completed)} of ${String(total)}, which is ignored`);
+      return;
+    }
+    const most = 0xffff_ffff;
+    if (run.over || !this.#engine.reportProgress(run.ticket, run.number, Math.min(completed as number, most), Math.min(total as number, most))) {
+      this.#warn(run.id, 'A late report was refused: onProgress after the end of the run');
+    }
+  }
+
+  #chunk(run: JobRun, chunkId: unknown, result: unknown): void {
+    const { durationMs, stdout, stderr } = (isObject(result) ? result : {}) as Partial<WorkerResult>;
+    const duration = typeof durationMs === 'number' && durationMs >= 0 ? durationMs : 0;
+    const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+    const refused =
+      typeof chunkId === 'number' && Number.isSafeInteger(chunkId) && chunkId >= 0
+        ? this.#engine.reportChunk(run.ticket, run.number, chunkId, duration, text(stdout), text(stderr))
+        : `the job has no chunk ${String(chunkId)}`;
+    if (refused !== null) this.#warn(run.id, `A report of onChunkComplete was refused: ${refused}`);
+  }
+
+  /** Ends the run of an executor of the user's that does not report for too long; gives what a report calls. */
+  #watchSilence(run: JobRun): () => void {
+    const { startMs, noProgressMs } = run.options.timeouts ?? {};
+    let timer: NodeJS.Timeout | undefined;
+    const arm = (limit: number | undefined, code: ErrorCode, what: string): void => {
+      if (timer) run.stopTimer(timer);
+      timer = undefined;
+      if (limit === undefined || run.over) return;
+      timer = run.after(limit, () => {
+        this.#engine.timeOut(run.ticket, JSON.stringify({ code, message: `The job failed: ${what} ${limit} ms` } satisfies JobErrorInfo));
+        this.#drain();
+      });
+    };
+    const alive = (): void => arm(noProgressMs, 'NO_PROGRESS', 'no progress for');
+    if (startMs !== undefined) arm(startMs, 'TIMEOUT', 'no sign of life within');
+    else alive();
+    return startMs === undefined && noProgressMs === undefined ? () => undefined : alive;
+  }
+
+  /** Brings the job's folder and file to the storage; gives what executors are told of it. */
+  async #upload(run: JobRun, spec: JobSpec): Promise<Record<string, unknown> | undefined> {
+    const storage = this.#storage;
+    const { jobDir } = run.options;
+    if (!storage || jobDir === undefined) return undefined;
+    const known = (await this.getJob(run.id))?.meta?.['jobDefUrl'] as unknown;
+    if (typeof known === 'string') return { jobDefUrl: known };
+    try {
+      const assetsUrl = await storage.uploadAssetBundle(run.id, jobDir);
+      const jobDefUrl = await storage.uploadJobSpec(run.id, { ...structuredCloneOf(spec), assetsUrl });
+      spec.assetsUrl = assetsUrl;
+      this.#engine.setStored(run.id, assetsUrl, JSON.stringify({ jobDefUrl }));
+      this.#host.touched(run.id);
+      return { jobDefUrl };
+    } catch (error) {
+      throw new FramewrightError('STORAGE_FAILED', `Asset/Spec upload failed: ${messageOf(error)}`, { cause: error });
+    }
+  }
+
+  #ended(run: JobRun): void {
+    this.#runs.delete(run.ticket);
+    this.#alive.leave();
+    if (causes.has(this)) causes.set(this, run.cause);
+    const state = this.#engine.state(run.id);
+    if (state === 'paused' || state === 'failed') this.#kept.set(run.id, run.options);
+    else this.#kept.delete(run.id);
+    if (state !== 'paused') this.#unfollow(run.id);
+    if (this.#saves) {
+      if (state !== null) void this.#flushed(run.id);
+    } else this.#drain();
+    if (this.#engine.hasReady()) this.#schedule();
+  }
+
+  /** Saves a job that nobody works on any more; only then its end is told. */
+  async #flushed(id: string): Promise<void> {
+    try {
+      await this.#saver.flush(id);
+    } catch {
+      // Told by a warning; the saver goes on trying.
+    }
+    this.#drain();
+    this.#check(id);
+  }
+
+  // ── News from the engine ──
+
+  #drain(): void {
+    const json = this.#engine.takeNotices();
+    if (json !== null) for (const notice of JSON.parse(json) as Notice[]) this.#hear(notice);
+    this.#events.pump();
+  }
+
+  #hear(notice: Notice): void {
+    switch (notice.kind) {
+      case 'stop': {
+        const run = this.#runs.get(notice.ticket);
+        if (!run) return;
+        if (notice.graceful) run.graceful = true;
+        else run.abort(aborted('The job is being stopped'));
+        return;
+      }
+      case 'changed':
+        this.#check(notice.id);
+        return;
+      case 'output':
+        this.#runs.get(notice.ticket)?.chunkOutput(notice.chunkId, notice.stderr, notice.text);
+        return;
+      case 'chunk': {
+        const run = this.#runs.get(notice.ticket);
+        if (!run) return;
+        const { exitCode, stdout, stderr, durationMs } = notice;
+        run.chunkDone(notice.chunkId, { exitCode, stdout, stderr, durationMs }, notice.completed, notice.total);
+        this.#host.touched(run.id);
+        return;
+      }
+      case 'verify':
+        void this.#verify(notice);
+        return;
+      case 'ran':
+        this.#runs.get(notice.ticket)?.ran?.();
+        return;
+    }
+  }
+
+  async #verify(notice: Extract<Notice, { kind: 'verify' }>): Promise<void> {
+    const run = this.#runs.get(notice.ticket);
+    const verify = run?.options.verifyOutput;
+    try {
+      const good = run && typeof verify === 'function' ? await verify(notice.file, structuredClone(run.chunk(notice.index))) : false;
+      this.#engine.answer(notice.question, Boolean(good), null);
+    } catch (error) {
+      if (run) run.cause = error;
+      this.#engine.answer(notice.question, false, messageOf(error));
+    }
+  }
+
+  #check(id: string): void {
+    const waiters = this.#waiters.get(id);
+    if (waiters) for (const waiter of [...waiters]) waiter();
+  }
+
+  /** Resolves once a test of the job's state holds; `undefined`: the job is gone. */
+  #until(id: string, test: (state: string | undefined) => boolean): { done: Promise<void>; stop: () => void } {
+    let waiter: () => void = () => undefined;
+    const waiters = this.#waiters.get(id) ?? new Set();
+    this.#waiters.set(id, waiters);
+    const stop = (): void => {
+      waiters.delete(waiter);
+      if (waiters.size === 0 && this.#waiters.get(id) === waiters) this.#waiters.delete(id);
+    };
+    const done = new Promise<void>((resolve) => {
+      waiter = () => {
+        if (test(this.#engine.state(id) ?? undefined)) {
+          stop();
+          resolve();
+        }
+      };
+    });
+    waiters.add(waiter);
+    this.#engine.watch(id);
+    waiter();
+    return { done, stop };
+  }
+
+  // ── Reading ──
+
+  /** What the store behind JavaScript has. */
+  async #fetch(id: string): Promise<JobStatus | undefined> {
+    try {
+      return (await this.#repository.get(id)) ?? undefined;
+    } catch (error) {
+      throw unavailable(error);
+    }
+  }
+
+  /** The job as it stands, a copy; undefined when there is none. */
+  async getJob(id: string): Promise<JobStatus | undefined> {
+    checkId(id);
+    if (!this.#outside && isOwn.get(this.#repository)) {
+      const json = this.#engine.status(id);
+      return json === null ? undefined : readStatus(json, () => this.#engine.long(id));
+    }
+    const status = await this.#fetch(id);
+    return status && complete(status);
+  }
+
+  /** All jobs, or those of a query, in order of arrival. */
+  async listJobs(query: JobQuery = {}): Promise<JobStatus[]> {
+    if (!isObject(query)) throw invalid('query', 'must be an object', 'query');
+    const states = query.state === undefined ? [] : Array.isArray(query.state) ? query.state : [query.state];
+    for (const state of states) {
+      if (!STATES.includes(state)) throw invalid('state', `must be a job state, got ${JSON.stringify(state)}`, 'query');
+    }
+    const limit = count(query.limit, 'limit', Infinity, 0);
+    const { cursor } = query;
+    if (cursor !== undefined && typeof cursor !== 'string') throw invalid('cursor', 'must be the id of a job', 'query');
+    if (limit === 0) return [];
+    if (!this.#outside && isOwn.list(this.#repository)) {
+      const from = cursor === undefined ? 0 : this.#engine.sequenceOf(cursor) + 1;
+      if (cursor !== undefined && from === 0) throw invalid('cursor', `there is no job ${JSON.stringify(cursor)}`, 'query');
+      return listAll(this.#engine, states as JobState[], from, limit);
+    }
+    let jobs: JobStatus[];
+    try {
+      jobs = (await this.#repository.list()).map(complete);
+    } catch (error) {
+      throw unavailable(error);
+    }
+    if (cursor !== undefined) {
+      const at = jobs.findIndex((job) => job.id === cursor);
+      if (at < 0) throw invalid('cursor', `there is no job ${JSON.stringify(cursor)}`, 'query');
+      jobs = jobs.slice(at + 1);
+    }
+    if (states.length > 0) jobs = jobs.filter((job) => states.includes(job.state));
+    return limit === Infinity ? jobs : jobs.slice(0, limit);
+  }
+
+  /**
+   * The chunks of a job, in the order of its spec.
+   *
+   * @throws FramewrightError NOT_FOUND.
+   */
+  async chunks(id: string, options: { state?: ChunkStatus['state']; offset?: number; limit?: number } = {}): Promise<ChunkStatus[]> {
+    checkId(id);
+    await this.#bring(id);
+    const offset = count(options.offset, 'offset', 0, 0);
+    const limit = count(options.limit, 'limit', Infinity, 0);
+    const found: ChunkStatus[] = [];
+    for (let from = offset; found.length < limit; from += SLICE) {
+      const most = Math.min(SLICE, limit - found.length);
+      const slice = JSON.parse(native(() => this.#engine.chunks(id, options.state ?? null, from, most))) as ChunkStatus[];
+      found.push(...slice);
+      if (slice.length < most) break;
+      await turn();
+    }
+    return found;
+  }
+
+  /**
+   * Resolves at a terminal state.
+   *
+   * @throws FramewrightError TIMEOUT, ABORTED (an AbortError), or NOT_FOUND (unknown, or deleted meanwhile).
+   */
+  async waitForJob(id: string, options: { timeoutMs?: number; signal?: AbortSignal } = {}): Promise<JobStatus> {
+    checkId(id);
+    const { timeoutMs, signal } = options;
+    count(timeoutMs, 'timeoutMs', 0, 0);
+    if (signal?.aborted) throw aborted(`Waiting for job "${id}" was aborted`, signal);
+    const missing = (): FramewrightError => new FramewrightError('NOT_FOUND', `There is no job "${id}"`);
+    this.#alive.enter();
+    let timer: NodeJS.Timeout | undefined;
+    let abort: (() => void) | undefined;
+    const over = new AbortController();
+    try {
+      const ended = new Promise<never>((_, reject) => {
+        if (timeoutMs !== undefined && timeoutMs <= LONGEST_DELAY) {
+          timer = setTimeout(() => reject(new FramewrightError('TIMEOUT', `Job "${id}" did not end within ${timeoutMs} ms`)), timeoutMs);
+        }
+        abort = () => reject(aborted(`Waiting for job "${id}" was aborted`, signal));
+        signal?.addEventListener('abort', abort, { once: true });
+      });
+      const wait = this.#ending(id, over.signal, missing);
+      wait.catch(() => undefined);
+      return await Promise.race([wait, ended]);
+    } finally {
+      over.abort();
+      clearTimeout(timer);
+      if (abort) signal?.removeEventListener('abort', abort);
+      this.#alive.leave();
+    }
+  }
+
+  async #ending(id: string, over: AbortSignal, missing: () => FramewrightError): Promise<JobStatus> {
+    for (;;) {
+      const status = await this.getJob(id);
+      if (!status) throw missing();
+      if (TERMINAL.includes(status.state)) return status;
+      if (this.#engine.state(id) === null) {
+        // Somebody else's job in a store that tells nothing: looked at again and again.
+        await sleep(POLL_MS, over);
+      } else {
+        const until = this.#until(id, (state) => state === undefined || TERMINAL.includes(state));
+        const stop = (): void => until.stop();
+        over.addEventListener('abort', stop, { once: true });
+        await until.done;
+        over.removeEventListener('abort', stop);
+        if (this.#saves && this.#engine.state(id) !== null) await this.#saver.flush(id).catch(() => undefined);
+        if (this.#outside && this.#engine.state(id) === null && !(await this.getJob(id))) throw missing();
+      }
+      if (over.aborted) throw missing();
+    }
+  }
+
+  // ── Control ──
+
+  /** Lets the engine know a job of a store behind JavaScript, as that store has it. */
+  async #bring(id: string): Promise<void> {
+    if (!this.#outside) return;
+    if ([...this.#runs.values()].some((run) => run.id === id) || [...this.#waiting.values()].some((waiting) => waiting.id === id)) return;
+    await this.#saver.settle(id);
+    const status = await this.#fetch(id);
+    if (status) native(() => this.#engine.adopt(toJson(complete(status), 'job status')));
+    else this.#engine.release(id);
+  }
+
+  /** Waits for what a control call came to, and for the record of it. */
+  async #controlled(id: string, code: number, running: (state: string | undefined) => boolean): Promise<void> {
+    this.#drain();
+    if (code === 1) {
+      this.#alive.enter();
+      try {
+        await this.#until(id, (state) => !running(state)).done;
+      } finally {
+        this.#alive.leave();
+      }
+    }
+    if (code === 2) return;
+    for (const [ticket, waiting] of this.#waiting) if (waiting.id === id && this.#engine.state(id) !== 'pending') this.#waiting.delete(ticket);
+    if (this.#saves && this.#engine.state(id) !== null) await this.#saver.flush(id);
+    this.#drain();
+  }
+
+  /** Cancels a job. Resolves once nothing of it runs any more. */
+  async cancelJob(id: string, options: { strict?: boolean; reason?: string } = {}): Promise<void> {
+    checkId(id);
+    if (options.reason !== undefined && typeof options.reason !== 'string') throw invalid('reason', 'must be a string', 'options');
+    await this.#bring(id);
+    const code = native(() => this.#engine.cancel(id, options.reason ?? null, options.strict === true));
+    await this.#controlled(id, code, (state) => state === 'running');
+    if (code === 0) {
+      this.#unfollow(id);
+      this.#kept.delete(id);
+    }
+    this.#again();
+  }
+
+  /**
+   * Pauses a job. 'immediate' (default) stops the running chunks; 'graceful' lets them end. The job ends `paused`, always.
+   * An executor of the user's is stopped gracefully at the next chunk that it reports.
+   */
+  async pauseJob(id: string, options: { mode?: 'immediate' | 'graceful'; strict?: boolean } = {}): Promise<void> {
+    checkId(id);
+    const { mode } = options;
+    if (mode !== undefined && (mode as unknown) !== 'immediate' && (mode as unknown) !== 'graceful') {
+      throw invalid('mode', "must be 'immediate' or 'graceful'", 'options');
+    }
+    await this.#bring(id);
+    const waiting = [...this.#waiting.values()].find((job) => job.id === id);
+    const code = native(() => this.#engine.pause(id, mode === 'graceful', options.strict === true));
+    if (code === 0 && waiting) this.#kept.set(id, waiting.options);
+    await this.#controlled(id, code, (state) => state === 'running');
+    this.#again();
+  }
+
+  /**
+   * Goes on from the completed chunks with the options that the job was submitted with; those given here win. Of a failed
+   * job: what failed and what is missing, attempts counted anew.
+   */
+  async resumeJob(id: string, options: JobExecutionOptions & { strict?: boolean } = {}): Promise<void> {
+    checkId(id);
+    const { strict, ...changes } = options;
+    checkOptions(changes);
+    if (changes.signal?.aborted) throw aborted('The job was not resumed: its signal is aborted', changes.signal);
+    await this.#bring(id);
+    const written = writtenOptions(changes);
+    const ticket = native(() => this.#engine.resume(id, written, strict === true));
+    if (ticket < 0) return;
+    const kept = JSON.parse(this.#engine.options(id)) as JobExecutionOptions & { stitcher?: unknown };
+    const { stitcher: kind, verifyOutput: verify, ...plain } = kept;
+    const base: JobExecutionOptions = plain;
+    if ((kind as unknown) === 'ffmpeg') base.stitcher = new FfmpegStitcher();
+    if ((kind as unknown) === 'concat') base.stitcher = new ConcatStitcher();
+    if (verify !== undefined && (verify as unknown) !== 'function') base.verifyOutput = verify;
+    this.#waiting.set(ticket, { id, options: { ...base, ...live(this.#kept.get(id)), ...defined(changes) } });
+    if (changes.signal) this.#follow(id, changes.signal);
+    this.#start();
+    if (this.#saves) await this.#saver.flush(id);
+    this.#drain();
+  }
+
+  /** Stops a job and removes its record, which never re-appears. */
+  async deleteJob(id: string, options: { strict?: boolean } = {}): Promise<void> {
+    checkId(id);
+    await this.#bring(id);
+    const before = this.#storage ? await this.getJob(id) : undefined;
+    const code = native(() => this.#engine.remove(id, options.strict === true));
+    this.#drain();
+    if (code === 2) return;
+    if (code === 1) {
+      this.#alive.enter();
+      try {
+        await this.#until(id, (state) => state === undefined).done;
+      } finally {
+        this.#alive.leave();
+      }
+    }
+    for (const [ticket, waiting] of this.#waiting) if (waiting.id === id) this.#waiting.delete(ticket);
+    this.#unfollow(id);
+    this.#kept.delete(id);
+    if (before) await this.#cleanUp(before);
+    if (this.#outside || !isOwn.delete(this.#repository)) {
+      await this.#saver.settle(id);
+      try {
+        await this.#repository.delete(id);
+      } catch (error) {
+        throw unavailable(error);
+      }
+      if (this.#outside) this.#engine.deleted(id);
+    }
+    this.#drain();
+    this.#again();
+  }
+
+  /** Removes what was stored for a job; failures are told and leave the job deleted. */
+  async #cleanUp(job: JobStatus): Promise<void> {
+    const storage = this.#storage as ArtifactStorage;
+    const jobDefUrl = job.meta?.['jobDefUrl'] as unknown;
+    const { assetsUrl } = job.spec;
+    const attempt = async (what: string, remove: () => Promise<void>): Promise<void> => {
+      try {
+        await remove();
+      } catch (error) {
+        this.#log('warn', `${what} of job "${job.id}" could not be removed: ${messageOf(error)}`, { jobId: job.id });
+      }
+    };
+    if (assetsUrl !== undefined) await attempt('The assets', () => storage.deleteAssetBundle(job.id, assetsUrl));
+    if (typeof jobDefUrl === 'string') await attempt('The spec', () => storage.deleteJobSpec(job.id, jobDefUrl));
+  }
+
+  /** A slot may have become free. */
+  #again(): void {
+    if (this.#engine.hasReady()) this.#schedule();
+  }
+
+  // ── Events ──
+
+  /** Hears events of a type, or all with 'event'. What a listener throws is told as `job.warning`. */
+  on<T extends JobEventType | 'event'>(type: T, listener: (event: EventOf<T>) => void): this {
+    this.#events.add(type, listener, false);
+    return this;
+  }
+
+  /** Hears the next event of a type. */
+  once<T extends JobEventType | 'event'>(type: T, listener: (event: EventOf<T>) => void): this {
+    this.#events.add(type, listener, true);
+    return this;
+  }
+
+  /** Ends `on` and `once`. */
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- any listener
+  off(type: JobEventType | 'event', listener: (...args: any[]) => void): this {
+    this.#events.remove(type, listener);
+    return this;
+  }
+
+  /**
+   * Every event from `fromSequence` on (0: all that are kept), or from now, in order, none twice, none lost. In memory the
+   * last 100,000 are kept: an older `fromSequence` is a VALIDATION error.
+   */
+  events(filter: EventFilter = {}): AsyncIterableIterator<JobEvent> {
+    if (!isObject(filter)) throw invalid('filter', 'must be an object', 'event filter');
+    return this.#events.iterate(filter);
+  }
+
+  // ── Closing ──
+
+  /**
+   * Stops taking jobs, gives running ones `finishMs`, then stops them and leaves them `pending` for the next owner, their
+   * attempt not counted against `retries`; lets the process exit. Reads go on working, every other call rejects with
+   * CLOSED; the repository stays open. Defaults 0 and 5000.
+   */
+  async close(options: { finishMs?: number; abortMs?: number } = {}): Promise<void> {
+    const finishMs = count(options.finishMs, 'finishMs', 0, 0);
+    const abortMs = count(options.abortMs, 'abortMs', 5000, 0);
+    this.#engine.close();
+    this.#waiting.clear();
+    if (!this.#closed) {
+      this.#closed = true;
+      const gone = async (ms: number): Promise<void> => {
+        const until = performance.now() + ms;
+        while (this.#runs.size > 0 && performance.now() < until) await sleep(Math.min(10, ms));
+      };
+      await gone(finishMs);
+      if (this.#runs.size > 0) {
+        this.#engine.shutDown();
+        this.#drain();
+        await gone(abortMs);
+      }
+      for (const run of [...this.#runs.values()]) {
+        this.#engine.giveUp(run.ticket, run.number);
+        run.finish();
+      }
+      for (const id of [...this.#signals.keys()]) this.#unfollow(id);
+      this.#saver.end();
+    }
+    this.#drain();
+    this.#events.close();
+  }
+
+  /** Closes with the defaults. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** The callbacks and objects of earlier options. */
+function live(options: JobExecutionOptions | undefined): JobExecutionOptions {
+  if (!options) return {};
+  const { onProgress, onChunkComplete, onChunkStdout, onChunkStderr, mergeAdapter, stitcher, verifyOutput } = options;
+  const kept = { onProgress, onChunkComplete, onChunkStdout, onChunkStderr, mergeAdapter, stitcher };
+  return { ...(defined(kept) as JobExecutionOptions), ...(typeof verifyOutput === 'function' ? { verifyOutput } : {}) };
+}
+
+function jsonOf(value: unknown): string {
+  if (value === undefined) return '';
+  try {
+    return (JSON.stringify(value) as string | undefined) ?? '';
+  } catch {
+    return '';
+  }
+}
+
+function structuredCloneOf(spec: JobSpec): JobSpec {
+  return JSON.parse(JSON.stringify(spec)) as JobSpec;
+}
+
+/** Runs one job without keeping it: what `JobExecutor.execute` is. `drive` runs the chunks. */
+export async function runAlone(
+  work: Work | undefined,
+  drive: (work: Work | undefined, run: JobRun, options: JobExecutionOptions) => Promise<void>,
+  spec: JobSpec,
+  options: JobExecutionOptions,
+): Promise<void> {
+  const inner: Executor = {
+    execute: (_, given: JobExecutionOptions & { [RUN]?: JobRun } = {}) => {
+      const run = given[RUN] as JobRun;
+      run.bound = true;
+      return drive(work, run, given);
+    },
+  };
+  if (work) setWork(inner, work);
+  const manager = new JobManager(new InMemoryJobRepository(), inner);
+  causes.set(manager, undefined);
+  const own = { ...options } as JobExecutionOptions & { [RUN]?: JobRun; id?: string };
+  delete own[RUN];
+  delete own.id;
+  const id = await manager.submitJob(spec, own);
+  const status = await manager.waitForJob(id);
+  if (status.state === 'completed') return;
+  const cause = causes.get(manager);
+  if (status.state === 'cancelled') throw aborted('The job was aborted', options.signal);
+  throw errorOf(status.failure ?? { code: 'INTERNAL', message: status.error ?? `The job ended ${status.state}` }, cause);
+}

@@ -1,0 +1,81 @@
+/** Options on their way in: what can be written down goes to the engine, callbacks and objects stay here. */
+import { invalid } from './errors.js';
+import { toJson } from './memory-repository.js';
+import { stitcherKind } from './stitchers.js';
+import type { JobExecutionOptions, SubmitOptions } from './types.js';
+
+const CALLBACKS = ['onProgress', 'onChunkComplete', 'onChunkStdout', 'onChunkStderr'] as const;
+
+/** What is kept with a job. */
+const WRITTEN = [
+  'concurrency', 'jobDir', 'merge', 'skipMerge', 'retries', 'retryDelay', 'crashRetries', 'retryPolicy', 'failurePolicy', 'timeouts', 'verifyOutput',
+  'progressPattern', 'cleanupChunks', 'allowOutsidePaths', 'env', 'outputFile', 'completedChunkIds', 'meta', 'stitcher',
+] as const; // prettier-ignore
+
+/** Public fields of the status that come with a submit. */
+const PUBLIC = ['meta'] as const;
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
+}
+
+function withMethod(value: unknown, name: string, method: string): void {
+  if (!isObject(value) || typeof value[method] !== 'function') throw invalid(name, `must be an object with a method ${method}`, 'options');
+}
+
+/** Numbers that JSON would turn into null are told as what they are. */
+function printable(value: unknown): unknown {
+  if (typeof value === 'number' && !Number.isFinite(value)) return String(value);
+  if (Array.isArray(value)) return value.map(printable);
+  return value;
+}
+
+/** Checks what the engine can't: callbacks and objects. */
+export function checkOptions(options: unknown): asserts options is SubmitOptions {
+  if (!isObject(options) || Array.isArray(options)) throw invalid('options', 'must be an object', 'options');
+  for (const name of CALLBACKS) {
+    if (options[name] !== undefined && typeof options[name] !== 'function') throw invalid(name, 'must be a function', 'options');
+  }
+  const { signal } = options;
+  if (signal !== undefined && !(isObject(signal) && typeof signal['aborted'] === 'boolean' && typeof signal['addEventListener'] === 'function')) {
+    throw invalid('signal', 'must be an AbortSignal', 'options');
+  }
+  if (options['mergeAdapter'] !== undefined) withMethod(options['mergeAdapter'], 'mergeAdapter', 'execute');
+  if (options['stitcher'] !== undefined) withMethod(options['stitcher'], 'stitcher', 'stitch');
+  if (options['id'] !== undefined && typeof options['id'] !== 'string') throw invalid('id', 'must be a string', 'options');
+}
+
+/** The JSON of what can be written down; empty when there is nothing. */
+export function writtenOptions(options: JobExecutionOptions): string {
+  let written: Record<string, unknown> | undefined;
+  for (const name of WRITTEN) {
+    let value: unknown = (options as Record<string, unknown>)[name];
+    if (value === undefined) continue;
+    if (name === 'verifyOutput' && typeof value === 'function') value = 'function';
+    if (name === 'stitcher') value = stitcherKind(value as NonNullable<JobExecutionOptions['stitcher']>);
+    if (name === 'timeouts' && isObject(value)) value = Object.fromEntries(Object.entries(value).map(([key, limit]) => [key, printable(limit)]));
+    written ??= {};
+    written[name] = printable(value);
+  }
+  return written ? toJson(written, 'options') : '';
+}
+
+/** The JSON of the public fields that a job gets from its options; empty when there is none. */
+export function publicFields(options: SubmitOptions): string {
+  let fields: Record<string, unknown> | undefined;
+  for (const name of PUBLIC) {
+    if (options[name] !== undefined) (fields ??= {})[name] = options[name];
+  }
+  return fields ? toJson(fields, 'options') : '';
+}
+
+/** What of the options only this process can keep. */
+export type LiveOptions = Pick<
+  JobExecutionOptions,
+  'onProgress' | 'onChunkComplete' | 'onChunkStdout' | 'onChunkStderr' | 'signal' | 'mergeAdapter' | 'stitcher' | 'verifyOutput'
+>;
+
+/** A shallow copy without `undefined`, so that it can be put over other options. */
+export function defined<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}

@@ -1,0 +1,530 @@
+/** One run of one job: what the manager, the executor and the engine share while it lasts. */
+import { stat, rm } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import type { Engine } from './binding.js';
+import { environmentOf, render, splitCommand, valuesOf } from './command.js';
+import { FramewrightError, aborted, infoOf, isFatal, messageOf } from './errors.js';
+import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
+import binding from './native.js';
+import { LONGEST_DELAY, clearTimeout, setTimeout, sleep } from './timers.js';
+import type { ErrorCode, JobErrorInfo, JobExecutionOptions, JobSpec, RenderJobChunk, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
+
+/** Answers of the engine to "what next"; a chunk is its position plus 2^32 times its attempt. */
+const WAIT = -2;
+const SHIFT = 4_294_967_296;
+
+/** What the engine says after the last chunk, and after a merge. */
+export const ENDED = 0;
+const MERGE = 1;
+const MERGE_IN = 10;
+
+/** Chunks are fetched from the engine in slices of so many. */
+const SLICE = 1024;
+
+/** Options that are given to an executor carry the run under this key; a spread copies it. */
+export const RUN = Symbol('framewright.run');
+
+/** How a chunk is done in JavaScript. */
+export type ChunkFunction = (chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal, index: number) => Promise<WorkerResult>;
+
+export interface RunHost {
+  readonly engine: Engine;
+  readonly abortGraceMs: number;
+  /** Something went wrong beside the job. */
+  warn(id: string, message: string, error?: unknown, code?: ErrorCode): void;
+  /** The job changed; stores behind JavaScript have to hear of it. */
+  touched(id: string): void;
+  /** The run is over. */
+  ended(run: JobRun): void;
+}
+
+interface Watch {
+  controller: AbortController;
+  sign(): void;
+  end(): void;
+  expired: JobErrorInfo | undefined;
+}
+
+export class JobRun {
+  readonly controller = new AbortController();
+  /** Whether the chunks are run by an executor of ours that answers to the engine itself. */
+  bound = false;
+  over = false;
+  /** Stop once the chunks that run now have ended. */
+  graceful = false;
+  /** The spec as the executor gets it. */
+  spec: JobSpec | undefined;
+  /** What the executor was handed, so that only the very same options are taken as this run's. */
+  given: JobExecutionOptions | undefined;
+  /** The value thrown by the user's code that ended the job. */
+  cause: unknown;
+  /** Resolves when the engine's own driver has no process left. */
+  ran: (() => void) | undefined;
+  #slice: RenderJobChunk[] = [];
+  #from = 0;
+  #completed = 0;
+  #timers = new Set<NodeJS.Timeout>();
+
+  constructor(
+    readonly host: RunHost,
+    readonly id: string,
+    readonly ticket: number,
+    readonly number: number,
+    readonly options: JobExecutionOptions,
+  ) {}
+
+  get #engine(): Engine {
+    return this.host.engine;
+  }
+
+  get signal(): AbortSignal {
+    return this.controller.signal;
+  }
+
+  /** Aborts what runs. An executor that does not listen is given up after the grace. */
+  abort(reason: unknown): void {
+    if (this.over || this.signal.aborted) return;
+    this.controller.abort(reason);
+    // Processes of the engine's own are killed for certain; only JavaScript may stay deaf.
+    if (!this.ran) {
+      this.after(this.host.abortGraceMs, () => {
+        this.host.warn(this.id, `The executor did not stop within ${this.host.abortGraceMs} ms and was given up`);
+        this.#engine.giveUp(this.ticket, this.number);
+        this.finish();
+      });
+    }
+  }
+
+  /** A timer that ends with the run. */
+  after(ms: number, act: () => void): NodeJS.Timeout {
+    const timer = setTimeout(
+      () => {
+        this.#timers.delete(timer);
+        act();
+      },
+      Math.min(ms, LONGEST_DELAY),
+    );
+    this.#timers.add(timer);
+    return timer;
+  }
+
+  stopTimer(timer: NodeJS.Timeout): void {
+    clearTimeout(timer);
+    this.#timers.delete(timer);
+  }
+
+  /** The run is over, whoever ended it. */
+  finish(): void {
+    if (this.over) return;
+    this.over = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+    this.host.ended(this);
+  }
+
+  /** The chunk at a position; most come one after the other. */
+  chunk(index: number): RenderJobChunk {
+    let at = index - this.#from;
+    if (at < 0 || at >= this.#slice.length) {
+      this.#from = index - (index % SLICE);
+      this.#slice = JSON.parse(this.#engine.specChunks(this.id, this.#from, SLICE)) as RenderJobChunk[];
+      at = index - this.#from;
+    }
+    return this.#slice[at] as RenderJobChunk;
+  }
+
+  /** Calls a function of the user's; what it throws is told beside the job. */
+  call<A extends unknown[]>(name: string, callback: ((...args: A) => unknown) | undefined, ...args: A): unknown {
+    if (!callback) return undefined;
+    try {
+      const result = callback(...args);
+      if (typeof result === 'object' && result !== null && typeof (result as PromiseLike<unknown>).then === 'function') {
+        return (result as PromiseLike<unknown>).then(undefined, (error: unknown) => {
+          this.host.warn(this.id, `${name} rejected`, error);
+        });
+      }
+      return result;
+    } catch (error) {
+      this.host.warn(this.id, `${name} threw`, error);
+      return undefined;
+    }
+  }
+
+  /** Runs all chunks and the merge; ends the job. */
+  async runChunks(adapter: WorkerAdapter | undefined, run: ChunkFunction, options: JobExecutionOptions): Promise<void> {
+    const engine = this.#engine;
+    const total = engine.specLength(this.id);
+    const settings = adapter && processSettings(adapter);
+    this.#completed = engine.completedIds(this.id).length;
+    if (total > this.#completed) {
+      if (settings) {
+        const { onChunkStdout, onChunkStderr, onChunkComplete, onProgress } = options;
+        const tellChunks = Boolean(onChunkComplete ?? onProgress);
+        const ran = new Promise<void>((resolve) => (this.ran = resolve));
+        engine.drive(this.ticket, settings.inherit, settings.killGraceMs, settings.keepOutputBytes, Boolean(onChunkStdout ?? onChunkStderr), tellChunks);
+        await ran;
+        this.ran = undefined;
+      } else {
+        const slots = Math.min(options.concurrency ?? 1, total - this.#completed);
+        const loops: Promise<void>[] = [];
+        for (let n = 0; n < slots; n += 1) loops.push(this.#loop(run, options, total));
+        await (loops.length === 1 ? loops[0] : Promise.all(loops));
+      }
+    }
+    if (this.over) return;
+    let code = engine.advance(this.ticket, this.number);
+    while (code === MERGE || code >= MERGE_IN) {
+      if (code >= MERGE_IN) await sleep(code - MERGE_IN, this.signal);
+      code = await this.#merge(adapter, options);
+    }
+    this.finish();
+  }
+
+  async #loop(run: ChunkFunction, options: JobExecutionOptions, total: number): Promise<void> {
+    const engine = this.#engine;
+    const { ticket } = this;
+    const careful = this.#careful(options);
+    let next = engine.next(ticket);
+    for (;;) {
+      if (next < 0) {
+        if (next !== WAIT) return;
+        await sleep(engine.waitMs(ticket), this.signal);
+        next = engine.next(ticket);
+        continue;
+      }
+      const index = next >>> 0;
+      const attempt = Math.floor(next / SHIFT);
+      const chunk = this.chunk(index);
+      const begun = performance.now();
+      let watch: Watch | undefined;
+      let result: WorkerResult;
+      try {
+        if (careful) {
+          watch = this.#watch(chunk, options);
+          result = await this.#watched(run(chunk, this, attempt, watch.controller.signal, index), watch);
+          await this.#verify(chunk, options, result);
+        } else {
+          result = await run(chunk, this, attempt, this.signal, index);
+        }
+        if (typeof result !== 'object' || (result as unknown) === null || typeof result.exitCode !== 'number') {
+          throw new TypeError('the adapter gave no result with an exitCode');
+        }
+      } catch (error) {
+        next = this.#failed(index, attempt, chunk, watch?.expired, error);
+        continue;
+      } finally {
+        watch?.end();
+      }
+      if (this.over) {
+        this.host.warn(this.id, `A late report was refused: chunk ${chunk.id} ended after its run`);
+        return;
+      }
+      if (result.exitCode !== 0) {
+        const signal = typeof result.signal === 'string' ? result.signal : undefined;
+        next = engine.failExit(ticket, index, attempt, chunk.id, result.exitCode, signal, String(result.stderr ?? ''));
+        this.host.touched(this.id);
+        continue;
+      }
+      const { stdout, stderr } = result;
+      const durationMs = result.durationMs >= 0 ? result.durationMs : performance.now() - begun;
+      next =
+        stdout || stderr
+          ? engine.completeWith(ticket, index, attempt, durationMs, String(stdout ?? ''), String(stderr ?? ''))
+          : engine.complete(ticket, index, attempt, durationMs);
+      this.#completed += 1;
+      this.host.touched(this.id);
+      if (options.onChunkComplete) this.call('onChunkComplete', options.onChunkComplete, chunk.id, result);
+      if (options.onProgress) this.call('onProgress', options.onProgress, this.#completed, total);
+    }
+  }
+
+  /** Gives the next chunk after an attempt that did not end with a result. */
+  #failed(index: number, attempt: number, chunk: RenderJobChunk, expired: JobErrorInfo | undefined, error: unknown): number {
+    const engine = this.#engine;
+    if (this.over) {
+      this.host.warn(this.id, `A late report was refused: chunk ${chunk.id} ended after its run`, error);
+      return -1;
+    }
+    if (this.signal.aborted && !expired) {
+      engine.stopped(this.ticket, index, attempt);
+      return -1;
+    }
+    this.cause = error;
+    const known = error instanceof FramewrightError ? error.code : undefined;
+    const code: ErrorCode = known && known !== 'ABORTED' ? known : isFatal(error) ? 'SPAWN_FAILED' : 'CHUNK_FAILED';
+    const message = messageOf(error);
+    const info = expired ?? { code, message: message.startsWith(`Chunk ${chunk.id} failed`) ? message : `Chunk ${chunk.id} failed: ${message}` };
+    const next = engine.fail(this.ticket, index, attempt, JSON.stringify(info), expired ? false : isFatal(error));
+    this.host.touched(this.id);
+    return next;
+  }
+
+  /** Whether chunks need more than to be awaited. */
+  #careful(options: JobExecutionOptions): boolean {
+    const { timeouts } = options;
+    return Boolean(timeouts?.chunkMs ?? timeouts?.startMs ?? timeouts?.noProgressMs) || this.#verification(options) !== 'none';
+  }
+
+  #verification(options: JobExecutionOptions): NonNullable<JobExecutionOptions['verifyOutput']> {
+    return options.verifyOutput ?? (options.stitcher && options.outputFile && options.merge !== false && options.skipMerge !== true ? 'nonempty' : 'none');
+  }
+
+  readonly #watches = new Map<RenderJobChunk, Watch>();
+
+  /** A sign of life of a chunk. */
+  sign(chunk: RenderJobChunk): void {
+    this.#watches.get(chunk)?.sign();
+  }
+
+  #watch(chunk: RenderJobChunk, options: JobExecutionOptions): Watch {
+    const controller = new AbortController();
+    const stop = (): void => {
+      controller.abort(this.signal.reason);
+    };
+    if (this.signal.aborted) stop();
+    else this.signal.addEventListener('abort', stop, { once: true });
+    const { chunkMs, startMs, noProgressMs } = options.timeouts ?? {};
+    const timers: NodeJS.Timeout[] = [];
+    let silence: NodeJS.Timeout | undefined;
+    let start: NodeJS.Timeout | undefined;
+    const watch: Watch = {
+      controller,
+      expired: undefined,
+      sign: () => {
+        clearTimeout(start);
+        arm();
+      },
+      end: () => {
+        this.signal.removeEventListener('abort', stop);
+        this.#watches.delete(chunk);
+        clearTimeout(silence);
+        for (const timer of timers) clearTimeout(timer);
+      },
+    };
+    const expire = (code: ErrorCode, what: string): void => {
+      watch.expired ??= { code, message: `Chunk ${chunk.id} failed: ${what}` };
+      controller.abort(new FramewrightError(code, watch.expired.message));
+    };
+    const arm = (): void => {
+      if (noProgressMs === undefined) return;
+      clearTimeout(silence);
+      silence = setTimeout(() => {
+        expire('NO_PROGRESS', `no output or progress for ${noProgressMs} ms`);
+      }, Math.min(noProgressMs, LONGEST_DELAY));
+    };
+    if (chunkMs !== undefined) {
+      timers.push(setTimeout(() => expire('TIMEOUT', `it took longer than ${chunkMs} ms`), Math.min(chunkMs, LONGEST_DELAY)));
+    }
+    if (startMs !== undefined) {
+      start = setTimeout(() => expire('TIMEOUT', `no sign of life within ${startMs} ms`), Math.min(startMs, LONGEST_DELAY));
+      timers.push(start);
+    }
+    arm();
+    this.#watches.set(chunk, watch);
+    return watch;
+  }
+
+  /** Waits for a chunk whose time may run out; one that does not stop then is given up after the grace. */
+  async #watched(work: Promise<WorkerResult>, watch: Watch): Promise<WorkerResult> {
+    const { signal } = watch.controller;
+    let timer: NodeJS.Timeout | undefined;
+    const deaf = new Promise<never>((_, reject) => {
+      const grace = (): void => {
+        timer = setTimeout(() => reject(aborted('The chunk did not stop in time', signal)), this.host.abortGraceMs);
+      };
+      if (signal.aborted) grace();
+      else signal.addEventListener('abort', grace, { once: true });
+    });
+    try {
+      const result = await Promise.race([work, deaf]);
+      if (watch.expired) throw aborted(watch.expired.message, signal);
+      return result;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #verify(chunk: RenderJobChunk, options: JobExecutionOptions, result: WorkerResult): Promise<void> {
+    const verify = this.#verification(options);
+    const { outputFile } = chunk as Partial<RenderJobChunk>;
+    if (verify === 'none' || outputFile === undefined || result.exitCode !== 0) return;
+    const file = resolve(options.jobDir ?? '', outputFile);
+    const missing = (why: string, cause?: unknown): FramewrightError =>
+      new FramewrightError('OUTPUT_MISSING', `Chunk ${chunk.id} failed: ${why}`, cause === undefined ? {} : { cause });
+    if (typeof verify === 'function') {
+      let good: unknown;
+      try {
+        good = await verify(file, chunk);
+      } catch (error) {
+        throw missing(`verifyOutput threw: ${messageOf(error)}`, error);
+      }
+      if (!good) throw missing(`verifyOutput refused ${file}`);
+      return;
+    }
+    const found = await stat(file).catch((error: unknown) => {
+      throw missing(`its output ${file} is not there (${messageOf(error)})`, error);
+    });
+    if (verify === 'nonempty' && found.isFile() && found.size === 0) throw missing(`its output ${file} is empty`);
+  }
+
+  /** What the engine's driver tells of a finished chunk. */
+  chunkDone(chunkId: number, result: WorkerResult, completed: number, total: number): void {
+    const options = this.given ?? this.options;
+    this.call('onChunkComplete', options.onChunkComplete, chunkId, result);
+    this.call('onProgress', options.onProgress, completed, total);
+  }
+
+  /** What the engine's driver tells of a chunk's output. */
+  chunkOutput(chunkId: number, isStderr: boolean, text: string): void {
+    const options = this.given ?? this.options;
+    if (isStderr) this.call('onChunkStderr', options.onChunkStderr, chunkId, text);
+    else this.call('onChunkStdout', options.onChunkStdout, chunkId, text);
+  }
+
+  /** Merges once; gives what the engine says to it. */
+  async #merge(adapter: WorkerAdapter | undefined, options: JobExecutionOptions): Promise<number> {
+    const engine = this.#engine;
+    const begun = performance.now();
+    const limit = options.timeouts?.mergeMs;
+    const controller = new AbortController();
+    const stop = (): void => {
+      controller.abort(this.signal.reason);
+    };
+    if (this.signal.aborted) stop();
+    this.signal.addEventListener('abort', stop, { once: true });
+    let late: FramewrightError | undefined;
+    const timer =
+      limit === undefined
+        ? undefined
+        : this.after(limit, () => {
+            late = new FramewrightError('TIMEOUT', `Merge failed: it took longer than ${limit} ms`);
+            controller.abort(late);
+          });
+    let failure = '';
+    let result = '';
+    try {
+      if (!this.signal.aborted) result = await this.#mergeOnce(adapter, options, controller.signal);
+      // eslint-disable-next-line @typescript-eslint/only-throw-error, @typescript-eslint/no-unnecessary-condition -- set by the timer
+      if (late) throw late;
+    } catch (error) {
+      const thrown = late ?? error;
+      this.cause = thrown;
+      const info = thrown instanceof MergeFailure ? thrown.info : JSON.stringify(withPrefix(infoOf(thrown, 'MERGE_FAILED')));
+      failure = info;
+    } finally {
+      this.signal.removeEventListener('abort', stop);
+      if (timer) this.stopTimer(timer);
+    }
+    if (this.over) return ENDED;
+    const code = engine.merged(this.ticket, this.number, performance.now() - begun, failure, result);
+    this.host.touched(this.id);
+    return code;
+  }
+
+  /** The JSON of what is known of the output; empty: nothing is. */
+  async #mergeOnce(adapter: WorkerAdapter | undefined, options: JobExecutionOptions, signal: AbortSignal): Promise<string> {
+    const engine = this.#engine;
+    const folder = options.jobDir ?? '';
+    const { stitcher, outputFile } = options;
+    const output = outputFile === undefined ? undefined : resolve(folder, outputFile);
+    const inputs = (): string[] => engine.mergeInputs(this.id).map((input) => resolve(folder, input));
+    if (stitcher && output !== undefined) {
+      const files = inputs();
+      // Nothing to put together and no tool that could make a video of nothing.
+      if (files.length === 0) return '';
+      await stitcher.stitch(files, output, { signal });
+    } else {
+      const words = engine.mergeCommand(this.id);
+      const [program, ...args] = (words ?? []).map((word) =>
+        word.replaceAll('{jobId}', this.id).replaceAll('{outputFile}', outputFile ?? '{outputFile}'),
+      );
+      if (program === undefined) return '';
+      const runner = options.mergeAdapter ?? adapter ?? new LocalWorkerAdapter();
+      const job: WorkerJob = {
+        command: program,
+        args,
+        meta: { ...options.meta },
+        env: { ...options.env, FRAMEWRIGHT_JOB_ID: this.id },
+        signal,
+        ...(options.jobDir === undefined ? {} : { cwd: options.jobDir }),
+      };
+      const done = await runner.execute(job);
+      if (done.exitCode !== 0) throw new MergeFailure(engine.mergeExitError(done.exitCode, done.signal, done.stderr));
+    }
+    const found = output === undefined ? undefined : await stat(output).catch(() => undefined);
+    if (signal.aborted) throw aborted('The merge was stopped', signal);
+    if (output !== undefined && stitcher && !found) throw new FramewrightError('MERGE_FAILED', `Merge failed: ${output} is not there`);
+    if (options.cleanupChunks === true && output !== undefined && found && found.size > 0) {
+      for (const file of inputs()) {
+        if (file !== output) await rm(file, { force: true });
+      }
+    }
+    return found ? JSON.stringify({ path: output, bytes: found.size }) : '';
+  }
+}
+
+function withPrefix(info: JobErrorInfo): JobErrorInfo {
+  return info.message.startsWith('Merge failed') ? info : { ...info, code: info.code === 'INTERNAL' ? 'MERGE_FAILED' : info.code, message: `Merge failed: ${info.message}` };
+}
+
+/** A merge program that failed, as the engine describes it. */
+class MergeFailure extends Error {
+  constructor(readonly info: string) {
+    super((JSON.parse(info) as JobErrorInfo).message);
+  }
+}
+
+/** A chunk by an adapter: the whole `WorkerJob`, and its output read for signs of life and progress. */
+export function byAdapter(adapter: WorkerAdapter, options: JobExecutionOptions): ChunkFunction {
+  const { jobDir, env, meta, timeouts, onChunkStdout, onChunkStderr } = options;
+  let template: string | undefined;
+  let words: string[] = [];
+  let plain = true;
+  return (chunk, run, attempt, signal, index) => {
+    const values = valuesOf(chunk, run.id, attempt);
+    let command: string;
+    let args: string[];
+    if (chunk.argv) {
+      const all = chunk.argv.map((word) => render(word, values));
+      command = all[0] as string;
+      args = all.slice(1);
+    } else {
+      // Planned jobs have one command for all their chunks: it is split once.
+      if (chunk.command !== template) {
+        template = chunk.command;
+        words = splitCommand(template);
+        plain = !template.includes('{');
+      }
+      command = plain ? (words[0] as string) : render(words[0] as string, values);
+      args = [];
+      for (let n = 1; n < words.length; n += 1) args.push(plain ? (words[n] as string) : render(words[n] as string, values));
+    }
+    let progress: InstanceType<typeof binding.OutputProgress> | undefined;
+    const heard = (data: string): void => {
+      run.sign(chunk);
+      if (run.over) return;
+      progress ??= new binding.OutputProgress(options.progressPattern, chunk.startFrame, chunk.frameCount, chunk.frameStep);
+      const fraction = progress.feed(data);
+      if (fraction >= 0) run.host.engine.chunkProgress(run.ticket, index, fraction);
+      else run.host.engine.alive(run.ticket);
+    };
+    const job: WorkerJob = {
+      command,
+      args,
+      env: environmentOf(values, env),
+      meta: { ...meta, chunkId: chunk.id, ...chunk, jobId: run.id, attempt },
+      signal,
+      onStdout: (data) => {
+        heard(data);
+        if (onChunkStdout) run.call('onChunkStdout', onChunkStdout, chunk.id, data);
+      },
+      onStderr: (data) => {
+        heard(data);
+        if (onChunkStderr) run.call('onChunkStderr', onChunkStderr, chunk.id, data);
+      },
+    };
+    if (jobDir !== undefined) job.cwd = jobDir;
+    if (timeouts?.chunkMs !== undefined) job.timeout = timeouts.chunkMs;
+    return adapter.execute(job);
+  };
+}

@@ -1,0 +1,92 @@
+/** Saves of jobs through a repository that is JavaScript: one job one save at a time, what comes meanwhile together. */
+import type { Engine } from './binding.js';
+import { FramewrightError, messageOf } from './errors.js';
+import { sleep } from './timers.js';
+import type { JobRepository, JobStatus } from './types.js';
+
+/** After so many failures in a row those who wait are told; saving goes on. */
+const PATIENCE = 5;
+const FIRST_DELAY_MS = 10;
+const LONGEST_DELAY_MS = 1000;
+
+interface Job {
+  dirty: boolean;
+  failures: number;
+  waiting: { resolve: () => void; reject: (error: unknown) => void }[];
+}
+
+export class Saver {
+  readonly #jobs = new Map<string, Job>();
+  #ended = false;
+
+  constructor(
+    readonly engine: Engine,
+    readonly repository: JobRepository,
+    readonly mark: (status: object) => void,
+    readonly warn: (id: string, message: string, error: unknown) => void,
+  ) {}
+
+  /** The job has changed. */
+  request(id: string): void {
+    const job = this.#jobs.get(id);
+    if (job) {
+      job.dirty = true;
+      return;
+    }
+    const begun: Job = { dirty: true, failures: 0, waiting: [] };
+    this.#jobs.set(id, begun);
+    void this.#save(id, begun);
+  }
+
+  /** Resolves when what is true of the job now has been saved; rejects when that failed several times. */
+  flush(id: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.request(id);
+      this.#jobs.get(id)?.waiting.push({ resolve, reject });
+    });
+  }
+
+  /** Resolves when nothing is being saved of that job. */
+  async settle(id: string): Promise<void> {
+    if (this.#jobs.has(id)) await this.flush(id).catch(() => undefined);
+  }
+
+  /** No save is begun any more, except those that run. */
+  end(): void {
+    this.#ended = true;
+  }
+
+  /** Hands one snapshot to the repository; gives its version. */
+  async once(id: string): Promise<void> {
+    const snapshot = this.engine.snapshot(id);
+    if (!snapshot) return;
+    const status = JSON.parse(snapshot.status) as JobStatus;
+    this.mark(status);
+    await this.repository.save(status);
+    this.engine.saved(id, snapshot.version);
+  }
+
+  async #save(id: string, job: Job): Promise<void> {
+    while (job.dirty) {
+      job.dirty = false;
+      const waiting = job.waiting.splice(0);
+      try {
+        await this.once(id);
+        job.failures = 0;
+        for (const { resolve } of waiting) resolve();
+      } catch (error) {
+        job.failures += 1;
+        job.dirty = true;
+        job.waiting.unshift(...waiting);
+        if (job.failures === 1) this.warn(id, 'The repository refused a save, which is tried again', error);
+        if (job.failures >= PATIENCE) {
+          const failed = new FramewrightError('STORE_UNAVAILABLE', `The repository does not keep job "${id}": ${messageOf(error)}`, { cause: error });
+          for (const { reject } of job.waiting.splice(0)) reject(failed);
+        }
+        if (this.#ended && job.failures >= PATIENCE) break;
+        await sleep(Math.min(FIRST_DELAY_MS * 2 ** (job.failures - 1), LONGEST_DELAY_MS));
+      }
+    }
+    this.#jobs.delete(id);
+  }
+}

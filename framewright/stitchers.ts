@@ -1,0 +1,105 @@
+/** Finished chunks put together. */
+import { randomUUID } from 'node:crypto';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { FramewrightError, aborted, invalid, native, typed } from './errors.js';
+import { LocalWorkerAdapter } from './local-adapter.js';
+import binding from './native.js';
+import type { VideoStitcher, WorkerAdapter } from './types.js';
+
+const kinds = new WeakMap<object, 'ffmpeg' | 'concat'>();
+
+/** What a stitcher is called in a job's record. */
+export function stitcherKind(stitcher: VideoStitcher): 'ffmpeg' | 'concat' | 'custom' {
+  return kinds.get(stitcher) ?? 'custom';
+}
+
+function check(inputs: unknown, output: unknown): asserts inputs is string[] {
+  if (!Array.isArray(inputs) || !inputs.every((input) => typeof input === 'string' && input !== '')) throw invalid('inputs', 'must be paths', 'stitch');
+  if (inputs.length === 0) throw invalid('inputs', 'must not be empty', 'stitch');
+  if (typeof output !== 'string' || output === '') throw invalid('output', 'must be a path', 'stitch');
+}
+
+/** Joins videos of the same encoding by ffmpeg's concat demuxer, without encoding again. */
+export class FfmpegStitcher implements VideoStitcher {
+  readonly #adapter: WorkerAdapter;
+  readonly #ffmpeg: string;
+
+  constructor(adapter: WorkerAdapter = new LocalWorkerAdapter(), options: { ffmpegPath?: string } = {}) {
+    if (typeof (adapter as Partial<WorkerAdapter> | null)?.execute !== 'function') throw invalid('adapter', 'must have a method execute');
+    this.#adapter = adapter;
+    this.#ffmpeg = options.ffmpegPath ?? 'ffmpeg';
+    kinds.set(this, 'ffmpeg');
+  }
+
+  /**
+   * Writes `output` from `inputs`, in their order: beside it first, brought to disk, then renamed.
+   *
+   * @throws FramewrightError MERGE_FAILED with the end of ffmpeg's stderr, ABORTED.
+   */
+  async stitch(inputs: string[], output: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+    check(inputs, output);
+    const { signal } = options;
+    if (signal?.aborted) throw aborted('The merge was not started', signal);
+    const tag = randomUUID().slice(0, 8);
+    const target = resolve(output);
+    const temporary = binding.temporaryBeside(target, tag);
+    const list = `${temporary}.txt`;
+    const text = native(() => binding.concatList(inputs.map((input) => resolve(input))));
+    await mkdir(dirname(target), { recursive: true });
+    try {
+      await writeFile(list, text);
+      const args = ['-nostdin', '-hide_banner', '-loglevel', 'error', '-y', '-f', 'concat', '-safe', '0', '-i', list, '-c', 'copy', temporary];
+      const result = await this.#adapter.execute({ command: this.#ffmpeg, args, ...(signal ? { signal } : {}) });
+      if (signal?.aborted) throw aborted('The merge was stopped', signal);
+      if (result.exitCode !== 0) {
+        const tail = result.stderr.slice(-4096).trim();
+        throw new FramewrightError('MERGE_FAILED', `Merge failed: ffmpeg ended with exit code ${result.exitCode}${tail ? `: ${tail}` : ''}`, {
+          details: { exitCode: result.exitCode, stderrTail: tail },
+        });
+      }
+      await binding.publishFile(temporary, target);
+    } catch (error) {
+      throw typed(error);
+    } finally {
+      await rm(list, { force: true });
+      await rm(temporary, { force: true });
+    }
+  }
+}
+
+/** Joins files byte by byte, without an external tool: for formats that may be concatenated (MPEG-TS, raw streams, text). */
+export class ConcatStitcher implements VideoStitcher {
+  constructor() {
+    kinds.set(this, 'concat');
+  }
+
+  /**
+   * Writes `output` from `inputs`, in their order: beside it first, brought to disk, then renamed.
+   *
+   * @throws FramewrightError MERGE_FAILED that names the file, ABORTED.
+   */
+  async stitch(inputs: string[], output: string, options: { signal?: AbortSignal } = {}): Promise<void> {
+    check(inputs, output);
+    const { signal } = options;
+    if (signal?.aborted) throw aborted('The merge was not started', signal);
+    const target = resolve(output);
+    await mkdir(dirname(target), { recursive: true });
+    const work = new binding.Concatenation();
+    const stop = (): void => {
+      work.stop();
+    };
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      await work.run(
+        inputs.map((input) => resolve(input)),
+        target,
+      );
+    } catch (error) {
+      if (signal?.aborted) throw aborted('The merge was stopped', signal);
+      throw typed(error);
+    } finally {
+      signal?.removeEventListener('abort', stop);
+    }
+  }
+}

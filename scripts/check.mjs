@@ -1,0 +1,16 @@
+// npm run check: everything that a reviewer would otherwise have to say, without the tests.
+import { build } from './tasks/build.mjs';
+import { checkPackage, checkRust, checkTypeScript } from './tasks/checks.mjs';
+import { assertUnchanged, snapshot } from './tasks/generated.mjs';
+import { install } from './tasks/install.mjs';
+import { main, step } from './tasks/steps.mjs';
+
+await main('check', async () => {
+  await install();
+  const before = snapshot();
+  await build();
+  await checkRust();
+  await checkTypeScript();
+  await step('generated files', () => assertUnchanged(before));
+  await checkPackage();
+});

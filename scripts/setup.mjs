@@ -1,0 +1,4 @@
+import { install } from './tasks/install.mjs';
+import { main } from './tasks/steps.mjs';
+
+await main('setup', install);

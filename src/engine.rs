@@ -1,0 +1,501 @@
+//! The core's manager as JavaScript drives it. All calls are synchronous: what takes time is told by notices.
+
+use std::sync::Arc;
+
+use framewright_core::job::record::is_id;
+use framewright_core::job::state::Control;
+use framewright_core::job::status;
+use framewright_core::job::{ChunkState, Error, ErrorCode, ErrorInfo, Options, Spec};
+use framewright_core::manager::drive::ProcessDriver;
+use framewright_core::manager::{Advance, Controlled, Manager, Notices, Settled};
+use framewright_core::repository::memory::{Ask, MemoryRepository, now_ms};
+use napi::Status;
+use napi::bindgen_prelude::{Env, Function, Result, spawn};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi_derive::napi;
+use serde_json::{Map, Value};
+
+use crate::adapter::{environment, process_options};
+use crate::error::{failure, thrown};
+use crate::exit;
+use crate::spec::{LongLists, SpecBuilder};
+use crate::store::{JobPage, MemoryStore, list, long};
+
+type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
+
+/// The manager's native half.
+#[napi]
+pub struct Engine {
+    inner: Arc<Manager>,
+    /// Whether the repository is this engine's cache of a store behind JavaScript.
+    cache: bool,
+}
+
+/// Status and record of a job with the version that they hold.
+#[napi(object)]
+pub struct Snapshot {
+    /// JSON of the status with its `record`.
+    pub status: String,
+    /// Version of the job.
+    pub version: f64,
+}
+
+/// Events and where the next ones begin.
+#[napi(object)]
+pub struct EventPage {
+    /// JSON array of events.
+    pub events: String,
+    /// Place after them.
+    pub place: f64,
+}
+
+fn code(advance: Advance) -> f64 {
+    match advance {
+        Advance::Ended => 0.0,
+        Advance::Merge => 1.0,
+        Advance::Busy => 2.0,
+        Advance::Stale => 3.0,
+        Advance::MergeIn(ms) => 10.0 + f64::from(ms),
+    }
+}
+
+fn controlled(outcome: Controlled) -> u32 {
+    match outcome {
+        Controlled::Done => 0,
+        Controlled::Stopping => 1,
+        Controlled::Nothing => 2,
+    }
+}
+
+fn info(json: &str) -> ErrorInfo {
+    serde_json::from_str(json).unwrap_or_else(|_| ErrorInfo::new(ErrorCode::Internal, json))
+}
+
+fn fields(json: &str) -> Option<Map<String, Value>> {
+    if json.is_empty() { None } else { serde_json::from_str(json).ok() }
+}
+
+fn words(program: &str) -> Result<Vec<String>> {
+    crate::spec::split_command(program.to_owned())
+}
+
+#[napi]
+impl Engine {
+    /// `store`: the jobs' home; without one, the engine has a cache of its own for a store behind JavaScript. `wake` is
+    /// called when there are notices or events and nobody is asking.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(env: &Env, store: Option<&MemoryStore>, most_running: u32, wake: Function<'_, (), ()>) -> Result<Self> {
+        let wake: Wake = wake.build_threadsafe_function().weak::<true>().build_callback(|_| Ok(()))?;
+        let notices = Notices::new(move || {
+            let _ = wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        });
+        let repository = store.map_or_else(|| MemoryRepository::new(true), |store| store.inner.clone());
+        Ok(Self { inner: Manager::new(repository, notices, exit::groups(env), most_running), cache: store.is_none() })
+    }
+
+    /// Identity of this manager.
+    #[napi(getter, catch_unwind)]
+    pub fn owner(&self) -> String {
+        self.inner.owner().to_owned()
+    }
+
+    /// Takes a job given as JSON; gives its ticket. With `hold` it waits for `admit`.
+    #[napi(catch_unwind)]
+    pub fn submit(&self, id: String, spec: String, options: String, public: String, needs_command: bool, hold: bool) -> Result<u32> {
+        let options = Options::parse(&options).map_err(thrown)?;
+        let spec = Spec::parse(&spec, framewright_core::job::spec::Rules { needs_command }, &options).map_err(thrown)?;
+        self.inner.submit(&id, spec, options, fields(&public), hold).map_err(thrown)
+    }
+
+    /// Takes a job whose spec came in slices.
+    #[napi(catch_unwind)]
+    pub fn submit_built(&self, id: String, builder: &mut SpecBuilder, public: String, hold: bool) -> Result<u32> {
+        let (spec, options) = builder.finish()?;
+        self.inner.submit(&id, spec, options, fields(&public), hold).map_err(thrown)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn admit(&self, ticket: u32) {
+        self.inner.admit(ticket);
+    }
+
+    #[napi(catch_unwind)]
+    pub fn discard(&self, ticket: u32) {
+        self.inner.discard(ticket);
+    }
+
+    /// Brings a job of the store behind JavaScript into the cache.
+    #[napi(catch_unwind)]
+    pub fn adopt(&self, status: String) -> Result<()> {
+        self.inner.adopt(&status).map_err(thrown)
+    }
+
+    /// Drops a job that is not worked on from the cache.
+    #[napi(catch_unwind)]
+    pub fn release(&self, id: String) {
+        if self.cache {
+            self.inner.release(&id);
+        }
+    }
+
+    /// Starts jobs; gives ticket and run of each, one after the other.
+    #[napi(catch_unwind)]
+    pub fn ready(&self, most: u32) -> Vec<u32> {
+        self.inner.ready(most as usize).into_iter().flat_map(|ready| [ready.ticket, ready.run]).collect()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn has_ready(&self) -> bool {
+        self.inner.has_ready()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn next(&self, ticket: u32) -> f64 {
+        self.inner.next(ticket)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn wait_ms(&self, ticket: u32) -> f64 {
+        self.inner.wait_ms(ticket)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn complete(&self, ticket: u32, index: u32, attempt: u32, duration_ms: f64) -> f64 {
+        self.inner.complete(ticket, index, attempt, duration_ms, None)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn complete_with(&self, ticket: u32, index: u32, attempt: u32, duration_ms: f64, stdout: String, stderr: String) -> f64 {
+        self.inner.complete(ticket, index, attempt, duration_ms, Some((&stdout, &stderr)))
+    }
+
+    /// An attempt failed; `error` is JSON of a `JobErrorInfo`.
+    #[napi(catch_unwind)]
+    pub fn fail(&self, ticket: u32, index: u32, attempt: u32, error: String, fatal: bool) -> f64 {
+        self.inner.fail(ticket, index, attempt, info(&error), fatal)
+    }
+
+    /// An attempt ended with another exit code than 0.
+    #[allow(clippy::too_many_arguments, reason = "numbers and strings cross cheaper than an object")]
+    #[napi(catch_unwind)]
+    pub fn fail_exit(&self, ticket: u32, index: u32, attempt: u32, chunk_id: f64, exit_code: i32, signal: Option<String>, stderr: String) -> f64 {
+        let error = ErrorInfo::of_exit(ErrorCode::ChunkFailed, &format!("Chunk {chunk_id}"), exit_code, signal.as_deref(), &stderr);
+        self.inner.fail(ticket, index, attempt, error, false)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn stopped(&self, ticket: u32, index: u32, attempt: u32) {
+        self.inner.stopped(ticket, index, attempt);
+    }
+
+    #[napi(catch_unwind)]
+    pub fn chunk_progress(&self, ticket: u32, index: u32, fraction: f64) {
+        self.inner.chunk_progress(ticket, index, fraction);
+    }
+
+    #[napi(catch_unwind)]
+    pub fn alive(&self, ticket: u32) {
+        self.inner.alive(ticket);
+    }
+
+    #[napi(catch_unwind)]
+    pub fn report_progress(&self, ticket: u32, run: u32, completed: u32, total: u32) -> bool {
+        self.inner.report_progress(ticket, run, completed, total)
+    }
+
+    /// Null, or why the report was refused.
+    #[napi(catch_unwind)]
+    pub fn report_chunk(&self, ticket: u32, run: u32, chunk_id: f64, duration_ms: f64, stdout: String, stderr: String) -> Option<String> {
+        self.inner.report_chunk(ticket, run, chunk_id as u64, duration_ms, &stdout, &stderr).err().map(|error| error.message)
+    }
+
+    /// The executor of a whole job resolved; `result`: JSON, or empty.
+    #[napi(catch_unwind)]
+    pub fn resolved(&self, ticket: u32, run: u32, result: String) -> f64 {
+        let result = if result.is_empty() { None } else { Some(result.into()) };
+        code(self.inner.settle(ticket, run, Settled::Resolved(result)))
+    }
+
+    /// The executor of a whole job rejected; `error`: JSON of a `JobErrorInfo`.
+    #[napi(catch_unwind)]
+    pub fn rejected(&self, ticket: u32, run: u32, aborted: bool, error: String) -> f64 {
+        code(self.inner.settle(ticket, run, if aborted { Settled::Aborted } else { Settled::Failed(info(&error)) }))
+    }
+
+    #[napi(catch_unwind)]
+    pub fn advance(&self, ticket: u32, run: u32) -> f64 {
+        code(self.inner.advance(ticket, run))
+    }
+
+    /// The merge ended; `error`: JSON of a `JobErrorInfo`, or empty; `result`: JSON, or empty.
+    #[napi(catch_unwind)]
+    pub fn merged(&self, ticket: u32, run: u32, duration_ms: f64, error: String, result: String) -> f64 {
+        let outcome = if error.is_empty() { Ok(if result.is_empty() { None } else { Some(result.into()) }) } else { Err(info(&error)) };
+        code(self.inner.merged(ticket, run, duration_ms, outcome))
+    }
+
+    /// JSON of the failure of a merge program.
+    #[napi(catch_unwind)]
+    pub fn merge_exit_error(&self, exit_code: i32, signal: Option<String>, stderr: String) -> String {
+        serde_json::to_string(&ErrorInfo::of_exit(ErrorCode::MergeFailed, "Merge", exit_code, signal.as_deref(), &stderr)).unwrap_or_default()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn give_up(&self, ticket: u32, run: u32) -> f64 {
+        code(self.inner.give_up(ticket, run))
+    }
+
+    /// 0: paused; 1: being stopped; 2: did not apply.
+    #[napi(catch_unwind)]
+    pub fn pause(&self, id: String, graceful: bool, strict: bool) -> Result<u32> {
+        self.inner.control(&id, Control::Pause, Ask::Pause { graceful }, strict).map(controlled).map_err(thrown)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn cancel(&self, id: String, reason: Option<String>, strict: bool) -> Result<u32> {
+        self.inner.control(&id, Control::Cancel, Ask::Cancel { reason: reason.map(Into::into) }, strict).map(controlled).map_err(thrown)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn remove(&self, id: String, strict: bool) -> Result<u32> {
+        self.inner.control(&id, Control::Delete, Ask::Delete, strict).map(controlled).map_err(thrown)
+    }
+
+    /// The ticket of the job that waits again; -1: it did not apply. `changes`: JSON of options, or empty.
+    #[napi(catch_unwind)]
+    pub fn resume(&self, id: String, changes: String, strict: bool) -> Result<f64> {
+        self.inner.resume(&id, &changes, strict).map(|ticket| ticket.map_or(-1.0, f64::from)).map_err(thrown)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    #[napi(catch_unwind)]
+    pub fn shut_down(&self) {
+        self.inner.shut_down();
+    }
+
+    #[napi(catch_unwind)]
+    pub fn time_out(&self, ticket: u32, error: String) {
+        self.inner.time_out(ticket, info(&error));
+    }
+
+    #[napi(catch_unwind)]
+    pub fn warn(&self, id: String, message: String, error: Option<String>) {
+        self.inner.warn(&id, &message, error.as_deref().map(info));
+    }
+
+    #[napi(catch_unwind)]
+    pub fn set_stored(&self, id: String, assets_url: Option<String>, meta: String) -> Result<()> {
+        self.inner.set_stored(&id, assets_url.as_deref(), fields(&meta).unwrap_or_default()).map_err(thrown)
+    }
+
+    /// The status as JSON.
+    #[napi(catch_unwind)]
+    pub fn status(&self, id: String) -> Option<String> {
+        self.inner.repository.status(&id, |job| self.inner.live(job))
+    }
+
+    /// The job's state and the request on its way, for example `running` or `running pause`.
+    #[napi(catch_unwind)]
+    pub fn state(&self, id: String) -> Option<String> {
+        let cell = self.inner.repository.cell(&id)?;
+        let mut slot = cell.lock();
+        if slot.is_gone() {
+            return None;
+        }
+        slot.job().ok().map(|job| job.state.as_str().to_owned())
+    }
+
+    /// Status with record, whole, of a job that another store has to keep.
+    #[napi(catch_unwind)]
+    pub fn snapshot(&self, id: String) -> Option<Snapshot> {
+        let (status, version) = self.inner.repository.snapshot(&id, |job| self.inner.live(job))?;
+        Some(Snapshot { status, version: version as f64 })
+    }
+
+    /// The store behind JavaScript has that version now: its events go out.
+    #[napi(catch_unwind)]
+    pub fn saved(&self, id: String, version: f64) {
+        if let Some(cell) = self.inner.repository.cell(&id) {
+            self.inner.repository.release_events(&mut cell.lock(), version as u64);
+        }
+    }
+
+    /// The store behind JavaScript has removed the job.
+    #[napi(catch_unwind)]
+    pub fn deleted(&self, id: String) {
+        self.inner.repository.log.append_deleted(id.as_str().into(), now_ms());
+    }
+
+    #[napi(catch_unwind)]
+    pub fn long(&self, id: String) -> Option<LongLists> {
+        long(&self.inner.repository, &id)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn list(&self, states: Vec<String>, from: f64, most: u32) -> JobPage {
+        list(&self.inner.repository, &states, from, most, |job| self.inner.live(job))
+    }
+
+    /// The place of a job in the order of arrival; -1: there is no such job.
+    #[napi(catch_unwind)]
+    pub fn sequence_of(&self, id: String) -> f64 {
+        self.inner.repository.sequence_of(&id).map_or(-1.0, |sequence| sequence as f64)
+    }
+
+    /// Has `Changed` notices pushed for a job; false: there is no such job.
+    #[napi(catch_unwind)]
+    pub fn watch(&self, id: String) -> bool {
+        let Some(cell) = self.inner.repository.cell(&id) else { return false };
+        let mut slot = cell.lock();
+        slot.watch(self.inner.watcher());
+        !slot.is_gone()
+    }
+
+    #[napi(catch_unwind)]
+    pub fn watch_events(&self, on: bool) {
+        let watcher = self.inner.watcher();
+        if on {
+            self.inner.repository.log.watch(watcher);
+        } else {
+            self.inner.repository.log.unwatch(&watcher);
+        }
+    }
+
+    /// The place after the latest event.
+    #[napi(catch_unwind)]
+    pub fn events_end(&self) -> f64 {
+        self.inner.repository.log.end() as f64
+    }
+
+    /// The place of an event by its number.
+    #[napi(catch_unwind)]
+    pub fn place_of(&self, sequence: f64) -> Result<f64> {
+        self.inner.repository.log.place_of(sequence as u64).map(|place| place as f64).map_err(thrown)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn read_events(&self, from: f64, most: u32) -> Result<EventPage> {
+        let mut events = String::new();
+        let place = self.inner.repository.log.read(from as u64, most as usize, &mut events).map_err(thrown)?;
+        Ok(EventPage { events, place: place as f64 })
+    }
+
+    /// JSON array of notices; null: none.
+    #[napi(catch_unwind)]
+    pub fn take_notices(&self) -> Option<String> {
+        let notices = self.inner.notices.take();
+        if notices.is_empty() { None } else { serde_json::to_string(&notices).ok() }
+    }
+
+    /// Runs the chunks of a started job as processes; `Ran` tells when none is left.
+    #[napi(catch_unwind)]
+    pub fn drive(&self, ticket: u32, inherit: Option<Vec<String>>, kill_grace_ms: f64, keep_output_bytes: f64, tell_output: bool, tell_chunks: bool) {
+        let driver = ProcessDriver {
+            env: Arc::new(environment(inherit.as_deref())),
+            process: process_options(kill_grace_ms, keep_output_bytes),
+            tell_output,
+            tell_chunks,
+        };
+        let manager = self.inner.clone();
+        spawn(manager.drive(ticket, driver));
+    }
+
+    /// Answers a `Verify` notice; `error`: what the user's function threw.
+    #[napi(catch_unwind)]
+    pub fn answer(&self, question: u32, ok: bool, error: Option<String>) {
+        self.inner.answer(question, error.map_or(Ok(ok), Err));
+    }
+
+    /// JSON array of `ChunkStatus`.
+    #[napi(catch_unwind)]
+    pub fn chunks(&self, id: String, state: Option<String>, offset: f64, limit: f64) -> Result<String> {
+        let cell = self.inner.repository.cell(&id).ok_or_else(|| thrown(Error::not_found(&id)))?;
+        let mut slot = cell.lock();
+        let job = slot.job().map_err(thrown)?;
+        let state = state.and_then(|state| ChunkState::ALL.into_iter().find(|known| known.as_str() == state));
+        let mut out = String::from("[");
+        let found = (0..job.rows.total()).filter(|index| state.is_none_or(|state| job.rows.get(*index).state == state));
+        for (n, index) in found.skip(offset as usize).take(limit as usize).enumerate() {
+            if n > 0 {
+                out.push(',');
+            }
+            status::write_chunk(job, index, &mut out);
+        }
+        out.push(']');
+        Ok(out)
+    }
+
+    /// JSON of the spec's head (everything but `chunks`) of a job.
+    #[napi(catch_unwind)]
+    pub fn spec_head(&self, id: String) -> Result<String> {
+        self.inner.repository.spec_of(&id).map(|spec| spec.head().to_owned()).ok_or_else(|| thrown(Error::not_found(&id)))
+    }
+
+    /// How many chunks a job has.
+    #[napi(catch_unwind)]
+    pub fn spec_length(&self, id: String) -> u32 {
+        self.inner.repository.spec_of(&id).map_or(0, |spec| spec.len())
+    }
+
+    /// JSON of the spec's chunks `from..from + count`.
+    #[napi(catch_unwind)]
+    pub fn spec_chunks(&self, id: String, from: u32, count: u32) -> Result<String> {
+        let spec = self.inner.repository.spec_of(&id).ok_or_else(|| thrown(Error::not_found(&id)))?;
+        let mut out = String::new();
+        spec.write_chunks(&mut out, from, count);
+        Ok(out)
+    }
+
+    /// JSON of the options that are kept with a job; `{}` when none were given.
+    #[napi(catch_unwind)]
+    pub fn options(&self, id: String) -> Result<String> {
+        let cell = self.inner.repository.cell(&id).ok_or_else(|| failure(ErrorCode::NotFound, format!("There is no job \"{id}\"")))?;
+        let mut slot = cell.lock();
+        let job = slot.job().map_err(thrown)?;
+        Ok(job.options.text.as_deref().unwrap_or("{}").to_owned())
+    }
+
+    /// Ids of the completed chunks, in order of position.
+    #[napi(catch_unwind)]
+    pub fn completed_ids(&self, id: String) -> Vec<f64> {
+        let Some(cell) = self.inner.repository.cell(&id) else { return Vec::new() };
+        let mut slot = cell.lock();
+        let Ok(job) = slot.job() else { return Vec::new() };
+        if job.rows.count(ChunkState::Completed) == 0 {
+            return Vec::new();
+        }
+        (0..job.rows.total()).filter(|index| job.rows.get(*index).state == ChunkState::Completed).map(|index| job.spec.chunk_id(index) as f64).collect()
+    }
+
+    /// Outputs of the chunks in the order of their frames, as the spec names them.
+    #[napi(catch_unwind)]
+    pub fn merge_inputs(&self, id: String) -> Vec<String> {
+        let Some(spec) = self.inner.repository.spec_of(&id) else { return Vec::new() };
+        spec.in_frame_order().into_iter().filter_map(|index| spec.chunk(index).output_file).collect()
+    }
+
+    /// Program and arguments of the merge command, split; null: there is none.
+    #[napi(catch_unwind)]
+    pub fn merge_command(&self, id: String) -> Result<Option<Vec<String>>> {
+        match self.inner.repository.spec_of(&id).and_then(|spec| spec.merge_command.clone()) {
+            Some(command) => words(&command).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Jobs that run or wait here.
+    #[napi(catch_unwind)]
+    pub fn active(&self) -> f64 {
+        self.inner.active() as f64
+    }
+}
+
+/// Whether a text can be a job's id.
+#[napi(catch_unwind)]
+pub fn is_job_id(id: String) -> bool {
+    is_id(&id)
+}

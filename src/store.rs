@@ -1,0 +1,89 @@
+//! The store behind `InMemoryJobRepository`.
+
+use std::sync::Arc;
+
+use framewright_core::job::status::Live;
+use framewright_core::job::{JobState, Options};
+use framewright_core::repository::memory::MemoryRepository;
+use napi::bindgen_prelude::Result;
+use napi_derive::napi;
+
+use crate::error::thrown;
+use crate::spec::LongLists;
+
+/// Jobs in memory, outside of the JavaScript heap.
+#[napi]
+pub struct MemoryStore {
+    pub(crate) inner: Arc<MemoryRepository>,
+}
+
+/// A page of a listing.
+#[napi(object)]
+pub struct JobPage {
+    /// JSON array of statuses.
+    pub jobs: String,
+    /// Where the next page begins; -1: there is none.
+    pub next: f64,
+}
+
+#[napi]
+impl MemoryStore {
+    #[napi(constructor, catch_unwind)]
+    #[allow(clippy::new_without_default, reason = "a JavaScript constructor")]
+    pub fn new() -> Self {
+        Self { inner: MemoryRepository::new(false) }
+    }
+
+    /// Keeps a status given as JSON; gives its version.
+    #[napi(catch_unwind)]
+    pub fn save(&self, status: String) -> Result<f64> {
+        self.inner.save(&status).map(|version| version as f64).map_err(thrown)
+    }
+
+    /// The status as JSON.
+    #[napi(catch_unwind)]
+    pub fn get(&self, id: String) -> Option<String> {
+        self.inner.status(&id, |_| Live::default())
+    }
+
+    /// The lists that a status leaves out because they are long.
+    #[napi(catch_unwind)]
+    pub fn long(&self, id: String) -> Option<LongLists> {
+        long(&self.inner, &id)
+    }
+
+    /// Jobs in order of arrival.
+    #[napi(catch_unwind)]
+    pub fn list(&self, states: Vec<String>, from: f64, most: u32) -> JobPage {
+        list(&self.inner, &states, from, most, |_| Live::default())
+    }
+
+    /// Removes a job.
+    #[napi(catch_unwind)]
+    pub fn delete(&self, id: String) {
+        self.inner.delete(&id);
+    }
+
+    /// How many jobs there are.
+    #[napi(getter, catch_unwind)]
+    pub fn size(&self) -> f64 {
+        self.inner.len() as f64
+    }
+}
+
+/// A copy of what is long in a job.
+pub fn long(repository: &MemoryRepository, id: &str) -> Option<LongLists> {
+    let cell = repository.cell(id)?;
+    let mut slot = cell.lock();
+    let job = slot.job().ok()?;
+    let mut copy = job.clone();
+    copy.options = Options::shared_default();
+    Some(LongLists::new(copy))
+}
+
+/// A page of a listing.
+pub fn list(repository: &MemoryRepository, states: &[String], from: f64, most: u32, live: impl Fn(&framewright_core::job::Job) -> Live) -> JobPage {
+    let states: Vec<JobState> = states.iter().filter_map(|state| JobState::parse(state)).collect();
+    let page = repository.list(&states, from as u64, most as usize, live);
+    JobPage { jobs: page.jobs, next: page.next.map_or(-1.0, |next| next as f64) }
+}
