@@ -100,7 +100,7 @@ describe('framewright run', () => {
     const { code, stderr } = await run('run', 'job.json', '--concurrency', '1');
     expect(code).toBe(1);
     expect(stderr).toMatch(/chunk 1 failed/);
-    expect(stderr).toMatch(/no such scene/);
+    expect(stderr.match(/no such scene/g)).toHaveLength(1);
   });
 
   it('[F140] goes on from the finished chunks after a failure', async () => {
@@ -263,7 +263,7 @@ describe('framewright plan', () => {
   it.each([
     ['without a number of frames', ['--chunk-size', '2'], /--total-frames or --frames/],
     ['with two sizes', ['--total-frames', '4', '--chunk-size', '2', '--chunk-count', '2'], /exclude/],
-    ['with one file for all chunks', ['--total-frames', '4', '--chunk-size', '2', '--output', 'a.mp4'], /a\.mp4/],
+    ['with one file for all chunks', ['--total-frames', '4', '--chunk-size', '2', '--output', 'a.mp4'], /outputFile: .*\{chunkId\}/],
   ])('exits with 2 %s', async (_what, words, message) => {
     const { code, stderr } = await run('plan', '--output', '{chunkId}.mp4', '--command', 'render', ...words);
     expect(stderr).toMatch(message);

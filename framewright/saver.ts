@@ -28,22 +28,24 @@ export class Saver {
 
   /** The job has changed. */
   request(id: string): void {
-    const job = this.#jobs.get(id);
-    if (job) {
-      job.dirty = true;
-      return;
-    }
-    const begun: Job = { dirty: true, failures: 0, waiting: [] };
-    this.#jobs.set(id, begun);
-    void this.#save(id, begun);
+    this.#change(id);
   }
 
   /** Resolves when what is true of the job now has been saved; rejects when that failed several times. */
   flush(id: string): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.request(id);
-      this.#jobs.get(id)?.waiting.push({ resolve, reject });
+      this.#change(id, { resolve, reject });
     });
+  }
+
+  #change(id: string, waiter?: Job['waiting'][number]): void {
+    const known = this.#jobs.get(id);
+    const job = known ?? { dirty: true, failures: 0, waiting: [] };
+    if (waiter) job.waiting.push(waiter);
+    job.dirty = true;
+    if (known) return;
+    this.#jobs.set(id, job);
+    void this.#save(id, job);
   }
 
   /** Resolves when nothing is being saved of that job. */

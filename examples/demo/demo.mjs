@@ -88,7 +88,7 @@ manager.on('event', (event) => {
     record.add(event.chunkId);
     if (!line.live) line.print(`chunk ${event.chunkId} done  ${progressText(tracker.view(Date.now()))}`);
   }
-  if (event.type === 'chunk.failed' && event.error.code !== 'ABORTED') line.print(`chunk ${event.chunkId} failed: ${event.error.message}\n${event.error.stderrTail ?? ''}`);
+  if (event.type === 'chunk.failed' && event.error.code !== 'ABORTED') line.print(`chunk ${event.chunkId} failed: ${event.error.message}`);
   line.draw(tracker.view(Date.now()));
 });
 

@@ -104,7 +104,7 @@ const tracker = new ProgressTracker(chunks);
 const line = new ProgressLine(process.stdout);
 manager.on('event', (event) => {
   tracker.update(event);
-  if (event.type === 'chunk.failed' && event.error.code !== 'ABORTED') line.print(`chunk ${event.chunkId} failed: ${event.error.message}\n${event.error.stderrTail ?? ''}`);
+  if (event.type === 'chunk.failed' && event.error.code !== 'ABORTED') line.print(`chunk ${event.chunkId} failed: ${event.error.message}`);
   line.draw(tracker.view(Date.now()));
 });
 const stop = new AbortController();

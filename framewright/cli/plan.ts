@@ -1,6 +1,6 @@
 /** `framewright plan`: a job file from a number of frames. */
-import { planChunks, type JobSpecInput, type RenderJobChunk } from '../index.js';
-import { UsageError, type PlanArguments } from './arguments.js';
+import { planChunks, type JobSpecInput } from '../index.js';
+import type { PlanArguments } from './arguments.js';
 
 /** The job file for `args`, its chunks written out so that they can be read and edited. */
 export function planJob(args: PlanArguments): JobSpecInput {
@@ -13,7 +13,6 @@ export function planJob(args: PlanArguments): JobSpecInput {
     outputFile: args.output,
     command: args.chunkCommand,
   });
-  refuseSharedOutputs(chunks);
   const totalFrames = chunks.reduce((sum, chunk) => sum + chunk.frameCount, 0);
   return {
     metadata: { totalFrames, fps: args.fps, width: args.width, height: args.height, duration: totalFrames / args.fps },
@@ -21,13 +20,4 @@ export function planJob(args: PlanArguments): JobSpecInput {
     ...(args.mergeCommand !== undefined ? { mergeCommand: args.mergeCommand } : {}),
     ...(args.outputFile !== undefined ? { outputFile: args.outputFile } : {}),
   };
-}
-
-function refuseSharedOutputs(chunks: RenderJobChunk[]): void {
-  const owners = new Map<string, number>();
-  for (const { id, outputFile } of chunks) {
-    const owner = owners.get(outputFile);
-    if (owner !== undefined) throw new UsageError(`plan: chunks ${owner} and ${id} would both write ${outputFile}; put {chunkId} or {startFrame} into --output`);
-    owners.set(outputFile, id);
-  }
 }

@@ -271,7 +271,7 @@ class Run {
       this.note(`interrupted, ${goesOn}`);
       return INTERRUPTED;
     }
-    this.note(`${status?.state ?? 'failed'}: ${status?.failure?.message ?? status?.error ?? 'the job is gone'}`);
+    this.note(`${status?.state ?? 'failed'}: ${status?.failure ? headline(status.failure) : status?.error ?? 'the job is gone'}`);
     this.note(goesOn);
     return 1;
   }
@@ -298,7 +298,16 @@ function formatSeconds(ms: number): string {
 function describe(error: JobErrorInfo): string {
   const lines = (error.stderrTail ?? '').trimEnd().split(/\r\n|\r|\n/);
   const shown = lines.slice(-TAIL_LINES).filter((line, index) => index > 0 || line !== '');
-  return [error.message, ...shown.map((line) => `    ${line}`)].join('\n');
+  return [headline(error), ...shown.map((line) => `    ${line}`)].join('\n');
+}
+
+/** The message without the end of stderr, which is shown by itself. */
+function headline({ message, stderrTail }: JobErrorInfo): string {
+  const tail = (stderrTail ?? '').trim();
+  for (let colon = message.indexOf(': '); tail !== '' && colon >= 0; colon = message.indexOf(': ', colon + 1)) {
+    if (tail.endsWith(message.slice(colon + 2).trim())) return message.slice(0, colon);
+  }
+  return message;
 }
 
 /** What was typed, to be typed again; not --fresh, which would begin anew. */
