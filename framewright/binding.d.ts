@@ -189,9 +189,6 @@ export interface EventPage {
   place: number
 }
 
-/** Whether a text can be a job's id. */
-export declare function isJobId(id: string): boolean
-
 /** A page of a listing. */
 export interface JobPage {
   /** JSON array of statuses. */

@@ -92,7 +92,9 @@ export class EventPump {
       try {
         const result: unknown = listener(event);
         if (typeof result === 'object' && result !== null && typeof (result as PromiseLike<unknown>).then === 'function') {
-          (result as PromiseLike<unknown>).then(undefined, (error: unknown) => this.threw(event, error));
+          (result as PromiseLike<unknown>).then(undefined, (error: unknown) => {
+            this.threw(event, error);
+          });
         }
       } catch (error) {
         this.threw(event, error);
@@ -121,7 +123,9 @@ export class EventPump {
     let at = 0;
     let ended = false;
     let wake: (() => void) | undefined;
-    const woken = (): void => wake?.();
+    const woken = (): void => {
+      wake?.();
+    };
     const end = (): void => {
       if (ended) return;
       ended = true;

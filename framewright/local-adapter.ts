@@ -24,7 +24,6 @@ const settings = new WeakMap<object, ProcessSettings>();
 
 /** The settings of an adapter of ours whose `execute` is still its own: the engine can do without it. */
 export function processSettings(adapter: WorkerAdapter): ProcessSettings | undefined {
-  // eslint-disable-next-line @typescript-eslint/unbound-method -- compared, not called
   return adapter.execute === LocalWorkerAdapter.prototype.execute ? settings.get(adapter) : undefined;
 }
 
@@ -102,9 +101,7 @@ export class LocalWorkerAdapter implements WorkerAdapter {
           }
         : null;
     try {
-      const { cutBytes: _, ...result } = JSON.parse(await run.run(tell)) as WorkerResult & { cutBytes: number; signal: string | null };
-      if (result.signal === null) delete (result as Partial<WorkerResult>).signal;
-      return result;
+      return JSON.parse(await run.run(tell)) as WorkerResult;
     } catch (error) {
       const known = typed(error);
       if (known instanceof FramewrightError && known.code === 'ABORTED') throw aborted('The process was stopped', signal);

@@ -316,13 +316,13 @@ export class JobManager {
       const ours = workOf(executor) !== undefined;
       const spec = await this.#specFor(run.id, ours);
       const uploaded = await this.#upload(run, spec);
-      if (run.over) return;
+      if (run.isOver()) return;
       if (run.signal.aborted) throw aborted('The job was stopped', run.signal);
       run.spec = spec;
       run.given = this.#given(run, uploaded, ours);
       const value: unknown = await executor.execute(spec, run.given);
       if (run.bound) return;
-      if (run.over) {
+      if (run.isOver()) {
         this.#warn(run.id, 'A late report was refused: the executor resolved after its run');
         return;
       }
@@ -530,7 +530,7 @@ export class JobManager {
     const verify = run?.options.verifyOutput;
     try {
       const good = run && typeof verify === 'function' ? await verify(notice.file, structuredClone(run.chunk(notice.index))) : false;
-      this.#engine.answer(notice.question, Boolean(good), null);
+      this.#engine.answer(notice.question, good, null);
     } catch (error) {
       if (run) run.cause = error;
       this.#engine.answer(notice.question, false, messageOf(error));
@@ -590,7 +590,7 @@ export class JobManager {
   /** All jobs, or those of a query, in order of arrival. */
   async listJobs(query: JobQuery = {}): Promise<JobStatus[]> {
     if (!isObject(query)) throw invalid('query', 'must be an object', 'query');
-    const states = query.state === undefined ? [] : Array.isArray(query.state) ? query.state : [query.state];
+    const states: string[] = query.state === undefined ? [] : [query.state].flat();
     for (const state of states) {
       if (!STATES.includes(state)) throw invalid('state', `must be a job state, got ${JSON.stringify(state)}`, 'query');
     }
@@ -917,7 +917,8 @@ function live(options: JobExecutionOptions | undefined): JobExecutionOptions {
 function jsonOf(value: unknown): string {
   if (value === undefined) return '';
   try {
-    return (JSON.stringify(value) as string | undefined) ?? '';
+    const json: string | undefined = JSON.stringify(value);
+    return json ?? '';
   } catch {
     return '';
   }
@@ -944,9 +945,8 @@ export async function runAlone(
   if (work) setWork(inner, work);
   const manager = new JobManager(new InMemoryJobRepository(), inner);
   causes.set(manager, undefined);
-  const own = { ...options } as JobExecutionOptions & { [RUN]?: JobRun; id?: string };
-  delete own[RUN];
-  delete own.id;
+  const { id: _, ...own } = { ...options } as JobExecutionOptions & { [RUN]?: JobRun | undefined; id?: string };
+  own[RUN] = undefined;
   const id = await manager.submitJob(spec, own);
   const status = await manager.waitForJob(id);
   if (status.state === 'completed') return;

@@ -81,7 +81,7 @@ export class InMemoryJobRepository implements JobRepository {
   /** Keeps a status. See {@link JobRepository.save} for versions. */
   // eslint-disable-next-line @typescript-eslint/require-await -- a refusal is a rejection
   async save(job: JobStatusInput): Promise<void> {
-    if (typeof job === 'object' && job !== null && mirrored.has(job)) return;
+    if (mirrored.has(job)) return;
     const json = toJson(job, 'job status');
     native(() => this.#store.save(json));
   }
@@ -108,13 +108,13 @@ export class InMemoryJobRepository implements JobRepository {
   async close(): Promise<void> {}
 }
 
-const { save, get, list } = InMemoryJobRepository.prototype;
-const remove = Object.getOwnPropertyDescriptor(InMemoryJobRepository.prototype, 'delete')?.value as JobRepository['delete'];
+/** Compared, never called. */
+const own = { ...Object.getOwnPropertyDescriptors(InMemoryJobRepository.prototype) };
 
 /** Which methods of a repository of ours are its own still. */
 export const isOwn = {
-  save: (repository: JobRepository): boolean => repository.save === save,
-  get: (repository: JobRepository): boolean => repository.get === get,
-  list: (repository: JobRepository): boolean => repository.list === list,
-  delete: (repository: JobRepository): boolean => repository.delete === remove,
+  save: (repository: JobRepository): boolean => repository.save === own.save.value,
+  get: (repository: JobRepository): boolean => repository.get === own.get.value,
+  list: (repository: JobRepository): boolean => repository.list === own.list.value,
+  delete: (repository: JobRepository): boolean => repository.delete === own.delete.value,
 };

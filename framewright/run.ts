@@ -50,6 +50,10 @@ export class JobRun {
   /** Whether the chunks are run by an executor of ours that answers to the engine itself. */
   bound = false;
   over = false;
+  isOver(): boolean {
+    return this.over;
+  }
+
   /** Stop once the chunks that run now have ended. */
   graceful = false;
   /** The spec as the executor gets it. */
@@ -221,7 +225,7 @@ export class JobRun {
       }
       if (result.exitCode !== 0) {
         const signal = typeof result.signal === 'string' ? result.signal : undefined;
-        next = engine.failExit(ticket, index, attempt, chunk.id, result.exitCode, signal, String(result.stderr ?? ''));
+        next = engine.failExit(ticket, index, attempt, chunk.id, result.exitCode, signal, text(result.stderr));
         this.host.touched(this.id);
         continue;
       }
@@ -229,7 +233,7 @@ export class JobRun {
       const durationMs = result.durationMs >= 0 ? result.durationMs : performance.now() - begun;
       next =
         stdout || stderr
-          ? engine.completeWith(ticket, index, attempt, durationMs, String(stdout ?? ''), String(stderr ?? ''))
+          ? engine.completeWith(ticket, index, attempt, durationMs, text(stdout), text(stderr))
           : engine.complete(ticket, index, attempt, durationMs);
       this.#completed += 1;
       this.host.touched(this.id);
@@ -404,7 +408,6 @@ export class JobRun {
     let result = '';
     try {
       if (!this.signal.aborted) result = await this.#mergeOnce(adapter, options, controller.signal);
-      // eslint-disable-next-line @typescript-eslint/only-throw-error, @typescript-eslint/no-unnecessary-condition -- set by the timer
       if (late) throw late;
     } catch (error) {
       const thrown = late ?? error;
@@ -461,6 +464,11 @@ export class JobRun {
     }
     return found ? JSON.stringify({ path: output, bytes: found.size }) : '';
   }
+}
+
+/** Output of an adapter of the user's, whatever it is. */
+function text(value: unknown): string {
+  return typeof value === 'string' ? value : '';
 }
 
 function withPrefix(info: JobErrorInfo): JobErrorInfo {

@@ -18,16 +18,16 @@ function readAll<T>(count: number, read: (from: number, count: number) => string
 }
 
 /** A property that is made when it is first looked at, and is ordinary from then on. */
-export function lazy<T>(target: object, name: string, make: () => T): void {
+export function lazy(target: object, name: string, make: () => unknown): void {
   Object.defineProperty(target, name, {
     configurable: true,
     enumerable: true,
-    get(this: object): T {
+    get(this: object): unknown {
       const value = make();
       Object.defineProperty(this, name, { configurable: true, enumerable: true, writable: true, value });
       return value;
     },
-    set(this: object, value: T) {
+    set(this: object, value: unknown) {
       Object.defineProperty(this, name, { configurable: true, enumerable: true, writable: true, value });
     },
   });
@@ -43,8 +43,8 @@ export function readStatus(json: string, long: () => LongLists | null): JobStatu
   if (left) {
     delete status.$long;
     const lists = long();
-    if (left.chunks >= 0) lazy<RenderJobChunk[]>(status.spec, 'chunks', () => (lists ? readAll(left.chunks, (from, count) => lists.chunks(from, count)) : []));
-    if (left.logs >= 0) lazy<ChunkLog[]>(status, 'logs', () => (lists ? readAll(left.logs, (from, count) => lists.logs(from, count)) : []));
+    if (left.chunks >= 0) lazy(status.spec, 'chunks', () => (lists ? readAll<RenderJobChunk>(left.chunks, (from, count) => lists.chunks(from, count)) : []));
+    if (left.logs >= 0) lazy(status, 'logs', () => (lists ? readAll<ChunkLog>(left.logs, (from, count) => lists.logs(from, count)) : []));
   }
   return status;
 }

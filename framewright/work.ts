@@ -13,6 +13,7 @@ export interface ChunkContext {
 }
 
 /** Renders one chunk in this process. What it resolves with is the chunk's result; nothing means success. */
+// eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- the contract: a function that gives nothing
 export type RenderFunction = (chunk: RenderJobChunk, context: ChunkContext) => Promise<Partial<WorkerResult> | void>;
 
 export type Work = { adapter: WorkerAdapter } | { run: RenderFunction };

@@ -167,14 +167,15 @@ fn settle(outcome: std::result::Result<(Finished, bool), ProcessError>, timeout:
         Ok((_, true)) => Err(failure(ErrorCode::Timeout, format!("The process took longer than {} ms", timeout.unwrap_or_default()))),
         Ok((finished, false)) if finished.stopped => Err(failure(ErrorCode::Aborted, "The process was stopped")),
         Ok((finished, false)) => {
-            let result = serde_json::json!({
+            let mut result = serde_json::json!({
                 "exitCode": finished.exit_code,
                 "stdout": finished.stdout,
                 "stderr": finished.stderr,
                 "durationMs": finished.duration.as_secs_f64() * 1000.0,
-                "signal": finished.signal,
-                "cutBytes": finished.cut_bytes,
             });
+            if let Some(signal) = finished.signal {
+                result["signal"] = signal.into();
+            }
             Ok(result.to_string())
         }
         Err(error) => Err(thrown(Error::new(ErrorCode::SpawnFailed, error.to_string()))),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use framewright_core::job::record::is_id;
 use framewright_core::job::state::Control;
 use framewright_core::job::status;
 use framewright_core::job::{ChunkState, Error, ErrorCode, ErrorInfo, Options, Spec};
@@ -492,10 +491,4 @@ impl Engine {
     pub fn active(&self) -> f64 {
         self.inner.active() as f64
     }
-}
-
-/// Whether a text can be a job's id.
-#[napi(catch_unwind)]
-pub fn is_job_id(id: String) -> bool {
-    is_id(&id)
 }

@@ -1,6 +1,8 @@
 //! The Node.js addon of framewright: the only Rust here that knows napi. Thin: classes hold an `Arc` of the core's, and
 //! numbers, strings and JSON texts cross. It is internal to the package; its TypeScript layer is the public surface.
 
+#![cfg_attr(test, allow(dead_code, reason = "what only JavaScript calls is left out of a test build"))]
+
 mod adapter;
 mod engine;
 mod error;

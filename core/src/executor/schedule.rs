@@ -95,9 +95,9 @@ mod tests {
         ) {
             let mut schedule = Schedule::new(total, slots);
             let mut left: Vec<u32> = failures.clone();
-            let mut handed = vec![0u32; 40];
+            let mut handed = [0u32; 40];
             let mut running: Vec<u32> = Vec::new();
-            let mut done = vec![false; 40];
+            let mut done = [false; 40];
             let mut now = 0.0;
             let mut picks = picks.into_iter().cycle();
             for _ in 0..2000 {

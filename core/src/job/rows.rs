@@ -38,6 +38,7 @@ pub struct Output {
 }
 
 /// All chunks of a job. Until the first one is touched it holds no row at all.
+#[allow(clippy::box_collection, reason = "a pointer where most jobs have nothing; there may be a million jobs")]
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {
     total: u32,

@@ -299,7 +299,7 @@ impl SpecBuilder {
                     if let Err(error) = command::split(plan.command()) {
                         self.issue("plan.command", error.to_string());
                     }
-                    if self.inside_only && plan.len() > 0 && !stays_inside(&plan.chunk(0).output_file) {
+                    if self.inside_only && !plan.is_empty() && !stays_inside(&plan.chunk(0).output_file) {
                         self.issue("plan.outputFile", "must stay inside of jobDir");
                     }
                     self.plan = Some(Box::new(plan));

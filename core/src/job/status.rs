@@ -216,10 +216,10 @@ pub fn write_status(job: &Job, live: Live, whole: bool, out: &mut String) {
         job.rows.count(ChunkState::Failed),
         job.attempt
     );
-    if job.state == JobState::Pending {
-        if let Some(waiting) = job.waiting_for {
-            let _ = write!(out, ",\"waitingFor\":\"{}\"", waiting.as_str());
-        }
+    if job.state == JobState::Pending
+        && let Some(waiting) = job.waiting_for
+    {
+        let _ = write!(out, ",\"waitingFor\":\"{}\"", waiting.as_str());
     }
     if let Some(requested) = job.requested {
         out.push_str(",\"requested\":");

@@ -55,6 +55,7 @@ enum Body {
 }
 
 /// The inside of a cell.
+#[allow(clippy::box_collection, reason = "a pointer where most jobs have nothing; there may be a million jobs")]
 pub struct Slot {
     body: Body,
     gone: bool,
