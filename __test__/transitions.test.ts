@@ -166,7 +166,7 @@ for (const { kind, create } of repositories) {
       it(`[F23] ${call} rejects what is not an id with VALIDATION`, async () => {
         const manager = open(create(), new Stage());
         for (const wrong of [undefined, null, 7, {}, ['a']]) {
-          const error = await rejection(manager[call](wrong as unknown as string));
+          const error = await rejection(manager[call](wrong as string));
           expect(error.code).toBe('VALIDATION');
         }
       });

@@ -1,5 +1,6 @@
 /** Events on their way from the engine's log to listeners and iterators: in order, none twice, none lost. */
 import type { Engine } from './binding.js';
+import { checkSignal, isTexts } from './arguments.js';
 import { invalid, native } from './errors.js';
 import type { KeepAlive } from './timers.js';
 import type { EventFilter, JobEvent, JobEventType } from './types.js';
@@ -90,7 +91,7 @@ export class EventPump {
     for (const { listener, once } of known) {
       if (once) this.remove(type, listener);
       try {
-        const result: unknown = listener(event);
+        const result = (listener as (event: JobEvent) => unknown)(event);
         if (typeof result === 'object' && result !== null && typeof (result as PromiseLike<unknown>).then === 'function') {
           (result as PromiseLike<unknown>).then(undefined, (error: unknown) => {
             this.threw(event, error);
@@ -116,7 +117,9 @@ export class EventPump {
     if (fromSequence !== undefined && !(Number.isSafeInteger(fromSequence) && fromSequence >= 0)) {
       throw invalid('fromSequence', 'must be an integer of 0 or more', 'event filter');
     }
-    if (filter.types !== undefined && !Array.isArray(filter.types)) throw invalid('types', 'must be an array', 'event filter');
+    if (jobId !== undefined && typeof jobId !== 'string') throw invalid('jobId', 'must be a string', 'event filter');
+    if (filter.types !== undefined && !isTexts(filter.types)) throw invalid('types', 'must be an array of types', 'event filter');
+    checkSignal(signal);
     const types = filter.types ? new Set<JobEventType>(filter.types) : undefined;
     let place = fromSequence === undefined ? this.engine.eventsEnd() : native(() => this.engine.placeOf(fromSequence));
     let buffer: JobEvent[] = [];
@@ -160,7 +163,9 @@ export class EventPump {
         }
         this.alive.enter();
         try {
-          await new Promise<void>((resolve) => (wake = resolve));
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
         } finally {
           wake = undefined;
           this.alive.leave();

@@ -1,5 +1,6 @@
 /** Chunks as processes of this machine. */
-import { FramewrightError, aborted, invalid, typed } from './errors.js';
+import { amount, checkObject, checkSignal, integer, isObject, isText, isTexts, shown } from './arguments.js';
+import { FramewrightError, aborted, invalid, native, typed } from './errors.js';
 import { toJson } from './memory-repository.js';
 import binding from './native.js';
 import type { WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
@@ -27,23 +28,21 @@ export function processSettings(adapter: WorkerAdapter): ProcessSettings | undef
   return adapter.execute === LocalWorkerAdapter.prototype.execute ? settings.get(adapter) : undefined;
 }
 
-function amount(value: unknown, name: string, fallback: number): number {
-  if (value === undefined) return fallback;
-  if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) throw invalid(name, 'must be a number of 0 or more', 'adapter options');
-  return value;
-}
-
-const isText = (value: unknown): value is string => typeof value === 'string' && !value.includes('\0');
-
 function checkJob(job: WorkerJob): void {
-  if (typeof job !== 'object' || (job as unknown) === null) throw invalid('job', 'must be an object', 'worker job');
-  if (!isText(job.command) || job.command === '') throw invalid('command', 'must be a non-empty string without NUL', 'worker job');
-  if (job.args !== undefined && !(Array.isArray(job.args) && job.args.every(isText))) throw invalid('args', 'must be strings without NUL', 'worker job');
-  if (job.cwd !== undefined && !isText(job.cwd)) throw invalid('cwd', 'must be a string without NUL', 'worker job');
-  if (job.timeout !== undefined && !(typeof job.timeout === 'number' && job.timeout > 0)) throw invalid('timeout', 'must be a number above 0', 'worker job');
+  const bad = (path: string, message: string): FramewrightError => invalid(path, message, 'worker job');
+  if (!isObject(job)) throw bad('job', `must be an object, got ${shown(job)}`);
+  if (!isText(job.command) || job.command === '') throw bad('command', 'must be a non-empty string without NUL');
+  if (job.args !== undefined && !isTexts(job.args)) throw bad('args', 'must be an array of strings without NUL');
+  if (job.cwd !== undefined && (!isText(job.cwd) || job.cwd === '')) throw bad('cwd', 'must be a non-empty string without NUL');
+  if (job.timeout !== undefined && !(typeof job.timeout === 'number' && job.timeout > 0)) throw bad('timeout', 'must be a number above 0');
+  if (job.env !== undefined && (!isObject(job.env) || Array.isArray(job.env))) throw bad('env', 'must be an object of strings');
   for (const [name, value] of Object.entries(job.env ?? {})) {
-    if (name === '' || /[=\0]/.test(name) || !isText(value)) throw invalid(`env.${name}`, 'is not an environment variable', 'worker job');
+    if (name === '' || /[=\0]/.test(name) || !isText(value)) throw bad(`env.${name}`, 'is not an environment variable');
   }
+  for (const name of ['onStdout', 'onStderr'] as const) {
+    if (job[name] !== undefined && typeof job[name] !== 'function') throw bad(name, 'must be a function');
+  }
+  checkSignal(job.signal);
 }
 
 /**
@@ -52,14 +51,15 @@ function checkJob(job: WorkerJob): void {
  */
 export class LocalWorkerAdapter implements WorkerAdapter {
   constructor(options: LocalWorkerAdapterOptions = {}) {
+    checkObject(options);
     const { env } = options;
-    if (env !== undefined && env !== 'inherit' && !(Array.isArray(env) && env.every((name) => typeof name === 'string'))) {
+    if (env !== undefined && env !== 'inherit' && !isTexts(env)) {
       throw invalid('env', "must be 'inherit' or names of variables", 'adapter options');
     }
     settings.set(this, {
       inherit: Array.isArray(env) ? [...env] : null,
       killGraceMs: amount(options.killGraceMs, 'killGraceMs', 5000),
-      keepOutputBytes: amount(options.keepOutputBytes, 'keepOutputBytes', 65_536),
+      keepOutputBytes: integer(options.keepOutputBytes, 'keepOutputBytes', 65_536),
     });
   }
 
@@ -80,11 +80,11 @@ export class LocalWorkerAdapter implements WorkerAdapter {
       env: Object.entries(job.env ?? {}),
       inherit: own.inherit,
       cwd: job.cwd,
-      timeout: job.timeout,
-      killGraceMs: own.killGraceMs,
+      timeout: job.timeout === Infinity ? undefined : job.timeout,
+      killGraceMs: Math.min(own.killGraceMs, Number.MAX_SAFE_INTEGER),
       keepOutputBytes: own.keepOutputBytes,
     };
-    const run = new binding.ProcessRun(toJson(request, 'worker job'));
+    const run = native(() => new binding.ProcessRun(toJson(request, 'worker job')));
     const stop = (): void => {
       run.stop();
     };

@@ -1,9 +1,10 @@
 /** The life of jobs as users see it. The rules are the engine's; here are promises, callbacks, signals and objects. */
 import { randomUUID } from 'node:crypto';
 import type { Engine } from './binding.js';
+import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, integer, isObject, shown } from './arguments.js';
 import { FramewrightError, aborted, errorOf, infoOf, invalid, isAbort, messageOf, native } from './errors.js';
 import { EventPump } from './events.js';
-import { checkId, isOwn, listAll, markMirrored, storeOf, toJson } from './memory-repository.js';
+import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
 import { InMemoryJobRepository } from './memory-repository.js';
 import binding from './native.js';
 import { checkOptions, defined, publicFields, writtenOptions } from './options.js';
@@ -11,9 +12,11 @@ import { RUN, JobRun, type RunHost } from './run.js';
 import { Saver } from './saver.js';
 import { lazy, readStatus } from './status.js';
 import { ConcatStitcher, FfmpegStitcher } from './stitchers.js';
+import { setMaxListeners } from 'node:events';
 import { KeepAlive, LONGEST_DELAY, clearTimeout, setImmediate, setTimeout, sleep, turn } from './timers.js';
 import type {
   ArtifactStorage,
+  JobState,
   ChunkStatus,
   ErrorCode,
   EventFilter,
@@ -28,7 +31,6 @@ import type {
   JobRepository,
   JobSpec,
   JobSpecInput,
-  JobState,
   JobStatus,
   LogRecord,
   RenderJobChunk,
@@ -45,6 +47,7 @@ const SLICE = 1000;
 const POLL_MS = 100;
 
 const STATES: readonly string[] = ['pending', 'running', 'paused', 'completed', 'failed', 'cancelled'];
+const CHUNK_STATES: readonly string[] = ['pending', 'running', 'completed', 'failed'];
 const TERMINAL: readonly (string | undefined)[] = ['completed', 'failed', 'cancelled'];
 
 /** What the engine tells. */
@@ -59,16 +62,6 @@ type Notice =
 interface Waiting {
   id: string;
   options: JobExecutionOptions;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
-}
-
-function count(value: unknown, name: string, fallback: number, least: number): number {
-  if (value === undefined) return fallback;
-  if (typeof value !== 'number' || Number.isNaN(value) || value < least) throw invalid(name, `must be a number of ${least} or more`, 'options');
-  return value;
 }
 
 function isStorage(value: unknown): value is ArtifactStorage {
@@ -118,6 +111,7 @@ export class JobManager {
   readonly #kept = new Map<string, JobExecutionOptions>();
   readonly #signals = new Map<string, () => void>();
   readonly #waiters = new Map<string, Set<() => void>>();
+  readonly #closing = new AbortController();
   #scheduled = false;
   #closed = false;
 
@@ -127,22 +121,16 @@ export class JobManager {
    * @param options options, or an artifact storage.
    */
   constructor(repository: JobRepository, executor?: Executor, options: ArtifactStorage | JobManagerOptions = {}) {
-    for (const method of ['save', 'get', 'list', 'delete'] as const) {
-      if (typeof (repository as Partial<JobRepository> | null | undefined)?.[method] !== 'function') {
-        throw invalid('repository', `must have a method ${method}`);
-      }
-    }
-    if (executor !== undefined && typeof (executor as Partial<Executor> | null)?.execute !== 'function') {
-      throw invalid('executor', 'must have a method execute');
-    }
-    if (!isObject(options)) throw invalid('options', 'must be an object');
+    for (const method of ['save', 'get', 'list', 'delete']) checkMethod(repository, 'repository', method);
+    if (executor !== undefined) checkMethod(executor, 'executor', 'execute');
+    checkObject(options);
     const own: JobManagerOptions = isStorage(options) ? { storage: options } : options;
     if (own.storage !== undefined && !isStorage(own.storage)) throw invalid('storage', 'must be an artifact storage', 'options');
     if (own.logger !== undefined && typeof own.logger !== 'function') throw invalid('logger', 'must be a function', 'options');
-    const most = count(own.maxConcurrentJobs, 'maxConcurrentJobs', Infinity, 1);
-    if (most !== Infinity && !Number.isInteger(most)) throw invalid('maxConcurrentJobs', 'must be an integer of 1 or more', 'options');
-    const abortGraceMs = count(own.abortGraceMs, 'abortGraceMs', 5000, 0);
+    const most = integer(own.maxConcurrentJobs, 'maxConcurrentJobs', Infinity, 1);
+    const abortGraceMs = amount(own.abortGraceMs, 'abortGraceMs', 5000);
 
+    setMaxListeners(0, this.#closing.signal);
     this.#repository = repository;
     this.#executor = executor;
     this.#storage = own.storage;
@@ -164,9 +152,7 @@ export class JobManager {
     this.#saver = new Saver(
       this.#engine,
       repository,
-      (status) => {
-        if (!this.#outside) markMirrored(status);
-      },
+      this.#outside,
       (id, message, error) => this.#warn(id, message, error, 'STORE_UNAVAILABLE'),
     );
     this.#host = {
@@ -589,19 +575,21 @@ export class JobManager {
 
   /** All jobs, or those of a query, in order of arrival. */
   async listJobs(query: JobQuery = {}): Promise<JobStatus[]> {
-    if (!isObject(query)) throw invalid('query', 'must be an object', 'query');
-    const states: string[] = query.state === undefined ? [] : [query.state].flat();
+    checkObject(query, 'query');
+    const { state = [] } = query;
+    const states = typeof state === 'string' ? [state] : state;
+    if (!Array.isArray(states)) throw invalid('state', 'must be a job state or an array of them', 'query');
     for (const state of states) {
-      if (!STATES.includes(state)) throw invalid('state', `must be a job state, got ${JSON.stringify(state)}`, 'query');
+      if (!STATES.includes(state)) throw invalid('state', `must be a job state, got ${shown(state)}`, 'query');
     }
-    const limit = count(query.limit, 'limit', Infinity, 0);
+    const limit = integer(query.limit, 'limit', Infinity);
     const { cursor } = query;
     if (cursor !== undefined && typeof cursor !== 'string') throw invalid('cursor', 'must be the id of a job', 'query');
     if (limit === 0) return [];
     if (!this.#outside && isOwn.list(this.#repository)) {
       const from = cursor === undefined ? 0 : this.#engine.sequenceOf(cursor) + 1;
       if (cursor !== undefined && from === 0) throw invalid('cursor', `there is no job ${JSON.stringify(cursor)}`, 'query');
-      return listAll(this.#engine, states as JobState[], from, limit);
+      return listAll(this.#engine, states, from, limit);
     }
     let jobs: JobStatus[];
     try {
@@ -625,9 +613,11 @@ export class JobManager {
    */
   async chunks(id: string, options: { state?: ChunkStatus['state']; offset?: number; limit?: number } = {}): Promise<ChunkStatus[]> {
     checkId(id);
+    checkObject(options);
+    const offset = integer(options.offset, 'offset', 0);
+    const limit = integer(options.limit, 'limit', Infinity);
+    if (options.state !== undefined && !CHUNK_STATES.includes(options.state)) throw invalid('state', 'must be a state of chunks', 'options');
     await this.#bring(id);
-    const offset = count(options.offset, 'offset', 0, 0);
-    const limit = count(options.limit, 'limit', Infinity, 0);
     const found: ChunkStatus[] = [];
     for (let from = offset; found.length < limit; from += SLICE) {
       const most = Math.min(SLICE, limit - found.length);
@@ -646,13 +636,16 @@ export class JobManager {
    */
   async waitForJob(id: string, options: { timeoutMs?: number; signal?: AbortSignal } = {}): Promise<JobStatus> {
     checkId(id);
+    checkObject(options);
     const { timeoutMs, signal } = options;
-    count(timeoutMs, 'timeoutMs', 0, 0);
+    amount(timeoutMs, 'timeoutMs', 0);
+    checkSignal(signal);
     if (signal?.aborted) throw aborted(`Waiting for job "${id}" was aborted`, signal);
     const missing = (): FramewrightError => new FramewrightError('NOT_FOUND', `There is no job "${id}"`);
     this.#alive.enter();
     let timer: NodeJS.Timeout | undefined;
     let abort: (() => void) | undefined;
+    let closed: (() => void) | undefined;
     const over = new AbortController();
     try {
       const ended = new Promise<never>((_, reject) => {
@@ -661,7 +654,12 @@ export class JobManager {
         }
         abort = () => reject(aborted(`Waiting for job "${id}" was aborted`, signal));
         signal?.addEventListener('abort', abort, { once: true });
+        closed = () => {
+          reject(new FramewrightError('CLOSED', `The manager was closed before job "${id}" ended`));
+        };
+        this.#closing.signal.addEventListener('abort', closed, { once: true });
       });
+      ended.catch(() => undefined);
       const wait = this.#ending(id, over.signal, missing);
       wait.catch(() => undefined);
       return await Promise.race([wait, ended]);
@@ -669,6 +667,7 @@ export class JobManager {
       over.abort();
       clearTimeout(timer);
       if (abort) signal?.removeEventListener('abort', abort);
+      if (closed) this.#closing.signal.removeEventListener('abort', closed);
       this.#alive.leave();
     }
   }
@@ -678,6 +677,7 @@ export class JobManager {
       const status = await this.getJob(id);
       if (!status) throw missing();
       if (TERMINAL.includes(status.state)) return status;
+      if (this.#closing.signal.aborted) throw new FramewrightError('CLOSED', `The manager is closed and job "${id}" has not ended`);
       if (this.#engine.state(id) === null) {
         // Somebody else's job in a store that tells nothing: looked at again and again.
         await sleep(POLL_MS, over);
@@ -702,6 +702,7 @@ export class JobManager {
     if ([...this.#runs.values()].some((run) => run.id === id) || [...this.#waiting.values()].some((waiting) => waiting.id === id)) return;
     await this.#saver.settle(id);
     const status = await this.#fetch(id);
+    this.#saver.saw(id, (status as Partial<JobStatus> | undefined)?.version);
     if (status) native(() => this.#engine.adopt(toJson(complete(status), 'job status')));
     else this.#engine.release(id);
   }
@@ -726,6 +727,8 @@ export class JobManager {
   /** Cancels a job. Resolves once nothing of it runs any more. */
   async cancelJob(id: string, options: { strict?: boolean; reason?: string } = {}): Promise<void> {
     checkId(id);
+    checkObject(options);
+    checkFlag(options.strict, 'strict');
     if (options.reason !== undefined && typeof options.reason !== 'string') throw invalid('reason', 'must be a string', 'options');
     await this.#bring(id);
     const code = native(() => this.#engine.cancel(id, options.reason ?? null, options.strict === true));
@@ -743,6 +746,8 @@ export class JobManager {
    */
   async pauseJob(id: string, options: { mode?: 'immediate' | 'graceful'; strict?: boolean } = {}): Promise<void> {
     checkId(id);
+    checkObject(options);
+    checkFlag(options.strict, 'strict');
     const { mode } = options;
     if (mode !== undefined && (mode as unknown) !== 'immediate' && (mode as unknown) !== 'graceful') {
       throw invalid('mode', "must be 'immediate' or 'graceful'", 'options');
@@ -761,8 +766,9 @@ export class JobManager {
    */
   async resumeJob(id: string, options: JobExecutionOptions & { strict?: boolean } = {}): Promise<void> {
     checkId(id);
+    checkOptions(options);
     const { strict, ...changes } = options;
-    checkOptions(changes);
+    checkFlag(strict, 'strict');
     if (changes.signal?.aborted) throw aborted('The job was not resumed: its signal is aborted', changes.signal);
     await this.#bring(id);
     const written = writtenOptions(changes);
@@ -784,6 +790,8 @@ export class JobManager {
   /** Stops a job and removes its record, which never re-appears. */
   async deleteJob(id: string, options: { strict?: boolean } = {}): Promise<void> {
     checkId(id);
+    checkObject(options);
+    checkFlag(options.strict, 'strict');
     await this.#bring(id);
     const before = this.#storage ? await this.getJob(id) : undefined;
     const code = native(() => this.#engine.remove(id, options.strict === true));
@@ -808,7 +816,10 @@ export class JobManager {
       } catch (error) {
         throw unavailable(error);
       }
-      if (this.#outside) this.#engine.deleted(id);
+      if (this.#outside) {
+        this.#saver.saw(id, undefined);
+        this.#engine.deleted(id);
+      }
     }
     this.#drain();
     this.#again();
@@ -861,7 +872,7 @@ export class JobManager {
    * last 100,000 are kept: an older `fromSequence` is a VALIDATION error.
    */
   events(filter: EventFilter = {}): AsyncIterableIterator<JobEvent> {
-    if (!isObject(filter)) throw invalid('filter', 'must be an object', 'event filter');
+    checkObject(filter, 'event filter');
     return this.#events.iterate(filter);
   }
 
@@ -873,8 +884,9 @@ export class JobManager {
    * CLOSED; the repository stays open. Defaults 0 and 5000.
    */
   async close(options: { finishMs?: number; abortMs?: number } = {}): Promise<void> {
-    const finishMs = count(options.finishMs, 'finishMs', 0, 0);
-    const abortMs = count(options.abortMs, 'abortMs', 5000, 0);
+    checkObject(options);
+    const finishMs = amount(options.finishMs, 'finishMs', 0);
+    const abortMs = amount(options.abortMs, 'abortMs', 5000);
     this.#engine.close();
     this.#waiting.clear();
     if (!this.#closed) {
@@ -897,6 +909,7 @@ export class JobManager {
       this.#saver.end();
     }
     this.#drain();
+    this.#closing.abort();
     this.#events.close();
   }
 
@@ -917,7 +930,7 @@ function live(options: JobExecutionOptions | undefined): JobExecutionOptions {
 function jsonOf(value: unknown): string {
   if (value === undefined) return '';
   try {
-    const json: string | undefined = JSON.stringify(value);
+    const json = JSON.stringify(value) as string | undefined;
     return json ?? '';
   } catch {
     return '';

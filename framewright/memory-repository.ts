@@ -1,5 +1,6 @@
 /** Jobs in memory, natively and outside of the JavaScript heap. */
 import type { JobPage, LongLists, MemoryStore } from './binding.js';
+import { checkId } from './arguments.js';
 import { FramewrightError, invalid, messageOf, native } from './errors.js';
 import binding from './native.js';
 import { readStatus } from './status.js';
@@ -55,12 +56,6 @@ export function toJson(value: unknown, what: string): string {
     });
   }
   throw invalid(what, 'must be an object', what);
-}
-
-/** An id as an argument. */
-export function checkId(id: unknown): string {
-  if (typeof id !== 'string') throw invalid('id', `must be a string, got ${id === null ? 'null' : typeof id}`);
-  return id;
 }
 
 /**

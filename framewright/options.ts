@@ -1,4 +1,5 @@
 /** Options on their way in: what can be written down goes to the engine, callbacks and objects stay here. */
+import { checkMethod, checkObject, checkSignal, isObject, shown } from './arguments.js';
 import { invalid } from './errors.js';
 import { toJson } from './memory-repository.js';
 import { stitcherKind } from './stitchers.js';
@@ -15,14 +16,6 @@ const WRITTEN = [
 /** Public fields of the status that come with a submit. */
 const PUBLIC = ['meta'] as const;
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
-}
-
-function withMethod(value: unknown, name: string, method: string): void {
-  if (!isObject(value) || typeof value[method] !== 'function') throw invalid(name, `must be an object with a method ${method}`, 'options');
-}
-
 /** Numbers that JSON would turn into null are told as what they are. */
 function printable(value: unknown): unknown {
   if (typeof value === 'number' && !Number.isFinite(value)) return String(value);
@@ -32,16 +25,20 @@ function printable(value: unknown): unknown {
 
 /** Checks what the engine can't: callbacks and objects. */
 export function checkOptions(options: unknown): asserts options is SubmitOptions {
-  if (!isObject(options) || Array.isArray(options)) throw invalid('options', 'must be an object', 'options');
+  checkObject(options);
   for (const name of CALLBACKS) {
     if (options[name] !== undefined && typeof options[name] !== 'function') throw invalid(name, 'must be a function', 'options');
   }
-  const { signal } = options;
-  if (signal !== undefined && !(isObject(signal) && typeof signal['aborted'] === 'boolean' && typeof signal['addEventListener'] === 'function')) {
-    throw invalid('signal', 'must be an AbortSignal', 'options');
+  checkSignal(options['signal']);
+  if (options['mergeAdapter'] !== undefined) checkMethod(options['mergeAdapter'], 'mergeAdapter', 'execute');
+  if (options['stitcher'] !== undefined) checkMethod(options['stitcher'], 'stitcher', 'stitch');
+  if (options['verifyOutput'] === 'function') throw invalid('verifyOutput', 'must be "none", "exists", "nonempty" or a function', 'options');
+  for (const name of WRITTEN) {
+    const value = options[name];
+    // JSON would leave these out without a word.
+    const vanishes = typeof value === 'symbol' || typeof value === 'bigint' || (typeof value === 'function' && name !== 'verifyOutput');
+    if (vanishes) throw invalid(name, `must not be ${shown(value)}`, 'options');
   }
-  if (options['mergeAdapter'] !== undefined) withMethod(options['mergeAdapter'], 'mergeAdapter', 'execute');
-  if (options['stitcher'] !== undefined) withMethod(options['stitcher'], 'stitcher', 'stitch');
   if (options['id'] !== undefined && typeof options['id'] !== 'string') throw invalid('id', 'must be a string', 'options');
 }
 

@@ -1,6 +1,7 @@
 /** Saves of jobs through a repository that is JavaScript: one job one save at a time, what comes meanwhile together. */
 import type { Engine } from './binding.js';
 import { FramewrightError, messageOf } from './errors.js';
+import { markMirrored } from './memory-repository.js';
 import { sleep } from './timers.js';
 import type { JobRepository, JobStatus } from './types.js';
 
@@ -17,12 +18,15 @@ interface Job {
 
 export class Saver {
   readonly #jobs = new Map<string, Job>();
+  /** Versions of the jobs in a store behind JavaScript. */
+  readonly #seen = new Map<string, number>();
   #ended = false;
 
   constructor(
     readonly engine: Engine,
     readonly repository: JobRepository,
-    readonly mark: (status: object) => void,
+    /** The repository is the truth; otherwise it is told what the native store has already. */
+    readonly outside: boolean,
     readonly warn: (id: string, message: string, error: unknown) => void,
   ) {}
 
@@ -53,6 +57,12 @@ export class Saver {
     if (this.#jobs.has(id)) await this.flush(id).catch(() => undefined);
   }
 
+  /** The store has the job at that version; `undefined`: it has none. */
+  saw(id: string, version: number | undefined): void {
+    if (version === undefined) this.#seen.delete(id);
+    else this.#seen.set(id, version);
+  }
+
   /** No save is begun any more, except those that run. */
   end(): void {
     this.#ended = true;
@@ -63,8 +73,17 @@ export class Saver {
     const snapshot = this.engine.snapshot(id);
     if (!snapshot) return;
     const status = JSON.parse(snapshot.status) as JobStatus;
-    this.mark(status);
-    await this.repository.save(status);
+    if (this.outside) {
+      // The version that was seen, none for the first: a store that keeps it + 1 and refuses older ones fits.
+      const seen = this.#seen.get(id);
+      if (seen === undefined) delete (status as Partial<JobStatus>).version;
+      else status.version = seen;
+      await this.repository.save(status);
+      this.#seen.set(id, (seen ?? 0) + 1);
+    } else {
+      markMirrored(status);
+      await this.repository.save(status);
+    }
     this.engine.saved(id, snapshot.version);
   }
 

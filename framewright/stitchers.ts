@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { checkMethod, checkObject, checkSignal, isText, isTexts } from './arguments.js';
 import { FramewrightError, aborted, invalid, native, typed } from './errors.js';
 import { LocalWorkerAdapter } from './local-adapter.js';
 import binding from './native.js';
@@ -14,10 +15,12 @@ export function stitcherKind(stitcher: VideoStitcher): 'ffmpeg' | 'concat' | 'cu
   return kinds.get(stitcher) ?? 'custom';
 }
 
-function check(inputs: unknown, output: unknown): asserts inputs is string[] {
-  if (!Array.isArray(inputs) || !inputs.every((input) => typeof input === 'string' && input !== '')) throw invalid('inputs', 'must be paths', 'stitch');
+function check(inputs: unknown, output: unknown, options: unknown): asserts inputs is string[] {
+  if (!isTexts(inputs) || inputs.includes('')) throw invalid('inputs', 'must be an array of paths', 'stitch');
   if (inputs.length === 0) throw invalid('inputs', 'must not be empty', 'stitch');
-  if (typeof output !== 'string' || output === '') throw invalid('output', 'must be a path', 'stitch');
+  if (!isText(output) || output === '') throw invalid('output', 'must be a path', 'stitch');
+  checkObject(options);
+  checkSignal(options['signal']);
 }
 
 /** Joins videos of the same encoding by ffmpeg's concat demuxer, without encoding again. */
@@ -26,7 +29,9 @@ export class FfmpegStitcher implements VideoStitcher {
   readonly #ffmpeg: string;
 
   constructor(adapter: WorkerAdapter = new LocalWorkerAdapter(), options: { ffmpegPath?: string } = {}) {
-    if (typeof (adapter as Partial<WorkerAdapter> | null)?.execute !== 'function') throw invalid('adapter', 'must have a method execute');
+    checkMethod(adapter, 'adapter', 'execute');
+    checkObject(options);
+    if (options.ffmpegPath !== undefined && (!isText(options.ffmpegPath) || options.ffmpegPath === '')) throw invalid('ffmpegPath', 'must be a path', 'options');
     this.#adapter = adapter;
     this.#ffmpeg = options.ffmpegPath ?? 'ffmpeg';
     kinds.set(this, 'ffmpeg');
@@ -38,7 +43,7 @@ export class FfmpegStitcher implements VideoStitcher {
    * @throws FramewrightError MERGE_FAILED with the end of ffmpeg's stderr, ABORTED.
    */
   async stitch(inputs: string[], output: string, options: { signal?: AbortSignal } = {}): Promise<void> {
-    check(inputs, output);
+    check(inputs, output, options);
     const { signal } = options;
     if (signal?.aborted) throw aborted('The merge was not started', signal);
     const tag = randomUUID().slice(0, 8);
@@ -80,7 +85,7 @@ export class ConcatStitcher implements VideoStitcher {
    * @throws FramewrightError MERGE_FAILED that names the file, ABORTED.
    */
   async stitch(inputs: string[], output: string, options: { signal?: AbortSignal } = {}): Promise<void> {
-    check(inputs, output);
+    check(inputs, output, options);
     const { signal } = options;
     if (signal?.aborted) throw aborted('The merge was not started', signal);
     const target = resolve(output);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use framewright_core::job::plan::{Plan, PlanOptions};
+use framewright_core::job::plan::{Plan, PlanIssue, PlanOptions};
 use framewright_core::job::spec::{Rules, SpecBuilder as Builder};
 use framewright_core::job::{Error, Issue, Job, Options, Spec, command, status};
 use napi::bindgen_prelude::Result;
@@ -87,8 +87,11 @@ impl ChunkPlan {
     #[napi(constructor, catch_unwind)]
     pub fn new(options: String) -> Result<Self> {
         let invalid = |issues| thrown(Error::invalid("plan", issues));
-        let parsed: PlanOptions = serde_json::from_str(&options).map_err(|error| invalid(vec![Issue::new("", format!("can't be read: {error}"))]))?;
-        let plan = Plan::new(parsed).map_err(|found| invalid(found.into_iter().map(|issue| Issue::new(issue.path, issue.message)).collect()))?;
+        let told = |found: Vec<PlanIssue>| {
+            let path = |path: String| if path.is_empty() { "options".to_owned() } else { path };
+            invalid(found.into_iter().map(|issue| Issue::new(path(issue.path), issue.message)).collect())
+        };
+        let plan = PlanOptions::read(&options).and_then(Plan::new).map_err(told)?;
         if let Err(error) = command::split(plan.command()) {
             return Err(invalid(vec![Issue::new("command", error.to_string())]));
         }

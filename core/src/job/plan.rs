@@ -144,6 +144,42 @@ impl Range {
     }
 }
 
+impl PlanOptions {
+    /// Reads the JSON of an object, and says of every field that has the wrong type what is wrong with it.
+    ///
+    /// # Errors
+    ///
+    /// Every problem, with its field; an empty path: it is no object at all.
+    pub fn read(json: &str) -> Result<Self, Vec<PlanIssue>> {
+        let issue = |path: &str, message: String| PlanIssue { path: path.to_owned(), message };
+        let fields = match serde_json::from_str::<serde_json::Value>(json) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            Ok(value) => return Err(vec![issue("", format!("must be an object, got {}", super::options::shown(&value)))]),
+            Err(error) => return Err(vec![issue("", error.to_string())]),
+        };
+        let mut issues = Vec::new();
+        for name in ["totalFrames", "startFrame", "chunkSize", "chunkCount"] {
+            if let Some(value) = fields.get(name).filter(|value| value.as_u64().is_none()) {
+                issues.push(issue(name, format!("must be an integer of 0 or more, got {}", super::options::shown(value))));
+            }
+        }
+        for name in ["frames", "outputFile", "command"] {
+            match fields.get(name) {
+                Some(value) if !value.is_string() => issues.push(issue(name, format!("must be a string, got {}", super::options::shown(value)))),
+                Some(value) if name == "command" && value.as_str().is_some_and(|text| text.trim().is_empty()) => {
+                    issues.push(issue(name, "must not be empty".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        match serde_json::from_value(serde_json::Value::Object(fields)) {
+            Ok(options) => Ok(options),
+            Err(_) if !issues.is_empty() => Err(issues),
+            Err(error) => Err(vec![issue("", error.to_string())]),
+        }
+    }
+}
+
 impl Plan {
     /// Checks the options and divides the frames.
     ///
@@ -172,10 +208,19 @@ impl Plan {
     /// assert_eq!(last.output_file, "part-0002.mp4");
     /// ```
     pub fn new(options: PlanOptions) -> Result<Self, Vec<PlanIssue>> {
+        Self::with_rules(options, true)
+    }
+
+    /// As [`Plan::new`]; with `needs_command` false the command may be empty, since a function renders the chunks.
+    ///
+    /// # Errors
+    ///
+    /// Every problem, with its field.
+    pub fn with_rules(options: PlanOptions, needs_command: bool) -> Result<Self, Vec<PlanIssue>> {
         let mut issues = Issues::default();
         let ranges = ranges_of(&options, &mut issues);
         let division = division_of(&options, &mut issues);
-        if options.command.trim().is_empty() {
+        if needs_command && options.command.trim().is_empty() {
             issues.add("command", "must not be empty");
         }
         if options.output_file.is_empty() {

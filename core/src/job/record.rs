@@ -126,9 +126,17 @@ fn check(map: &Map<String, Value>) -> Vec<Issue> {
     expect("id", &|v| text(v).is_some_and(is_id), "an id of 1 to 128 of the characters A-Z a-z 0-9 . _ -, not starting with a dot", true);
     expect("spec", &Value::is_object, "an object", true);
     expect("state", &|v| text(v).and_then(JobState::parse).is_some(), "a job state", true);
-    for name in ["progress", "totalChunks", "completedChunks", "createdAt", "updatedAt", "startedAt", "finishedAt", "version", "attempt"] {
+    for name in ["totalChunks", "completedChunks", "createdAt", "updatedAt", "startedAt", "finishedAt"] {
         expect(name, &|v| v.as_f64().is_some_and(|n| n.is_finite() && n >= 0.0), "a number of 0 or more", false);
     }
+    for name in ["version", "attempt"] {
+        expect(name, &|v| v.as_u64().is_some_and(|n| n <= super::options::MAX_SAFE), "an integer of 0 or more", false);
+    }
+    expect("progress", &|v| v.as_f64().is_some_and(|n| (0.0..=100.0).contains(&n)), "a number from 0 to 100", false);
+    for name in ["tags", "dependencies"] {
+        expect(name, &|v| v.as_array().is_some_and(|list| list.iter().all(Value::is_string)), "an array of strings", false);
+    }
+    expect("priority", &|v| text(v).is_some_and(|p| ["low", "medium", "high", "critical"].contains(&p)), "a priority", false);
     expect("error", &Value::is_string, "a string", false);
     expect("meta", &Value::is_object, "an object", false);
     expect("logs", &Value::is_array, "an array", false);
@@ -152,7 +160,7 @@ pub struct Incoming {
 /// Reads a status: one of ours with its `record`, or a sparse one of anybody's.
 pub fn read_status(json: &str, now: f64) -> Result<Incoming, Error> {
     let raw: HashMap<String, &RawValue> =
-        serde_json::from_str(json).map_err(|error| Error::invalid("job status", vec![Issue::new("", format!("must be an object ({error})"))]))?;
+        serde_json::from_str(json).map_err(|error| Error::invalid("job status", vec![Issue::new("job", format!("must be an object ({error})"))]))?;
     let mut map = Map::with_capacity(raw.len());
     for (name, value) in &raw {
         if name != "spec" && name != "record" {
@@ -162,7 +170,8 @@ pub fn read_status(json: &str, now: f64) -> Result<Incoming, Error> {
             map.insert(name.clone(), if value.get().starts_with('{') { Value::Object(Map::new()) } else { Value::Null });
         }
     }
-    map.retain(|name, value| !value.is_null() || !HELD.contains(&name.as_str()) || name == "spec");
+    // A null of a store that knows no "missing" is a missing field; of a version it is a number that JSON could not hold.
+    map.retain(|name, value| !value.is_null() || !HELD.contains(&name.as_str()) || ["spec", "version", "progress"].contains(&name.as_str()));
     let issues = check(&map);
     if !issues.is_empty() {
         return Err(Error::invalid("job status", issues));

@@ -189,6 +189,12 @@ fn normalized(path: &str) -> Cow<'_, str> {
     Cow::Owned(if path.starts_with('/') { format!("/{joined}") } else { joined })
 }
 
+/// Whether a field that we read is null.
+fn has_null_field(chunk: &str) -> bool {
+    let fields = ["id", "startFrame", "frameCount", "frameStep", "outputFile", "command", "argv"];
+    serde_json::from_str::<serde_json::Map<String, Value>>(chunk).is_ok_and(|chunk| fields.iter().any(|name| chunk.get(*name).is_some_and(Value::is_null)))
+}
+
 impl SpecBuilder {
     /// Begins with the JSON object of the spec: whole, or everything but `chunks`, which then come by [`Self::push`].
     pub fn new(head: &str, rules: Rules, options: &Options) -> Self {
@@ -293,10 +299,12 @@ impl SpecBuilder {
     }
 
     fn read_plan(&mut self, text: &str) {
-        match serde_json::from_str::<PlanOptions>(text) {
-            Ok(options) => match Plan::new(options) {
+        match PlanOptions::read(text) {
+            Ok(options) => match Plan::with_rules(options, self.rules.needs_command) {
                 Ok(plan) => {
-                    if let Err(error) = command::split(plan.command()) {
+                    if !plan.command().trim().is_empty()
+                        && let Err(error) = command::split(plan.command())
+                    {
                         self.issue("plan.command", error.to_string());
                     }
                     if self.inside_only && !plan.is_empty() && !stays_inside(&plan.chunk(0).output_file) {
@@ -310,7 +318,11 @@ impl SpecBuilder {
                     }
                 }
             },
-            Err(error) => self.issue("plan", format!("is not a plan: {error}")),
+            Err(found) => {
+                for issue in found {
+                    self.issue(if issue.path.is_empty() { "plan".to_owned() } else { format!("plan.{}", issue.path) }, issue.message);
+                }
+            }
         }
     }
 
@@ -338,9 +350,11 @@ impl SpecBuilder {
             let text = value.get();
             let offset = base - 1 + (text.as_ptr() as usize - origin);
             let position = self.list.len();
+            // An array would be read as a chunk by position, and null as a field that is missing.
+            let odd = !text.starts_with('{') || text.contains("null") && has_null_field(text);
             match serde_json::from_str::<Chunk>(text) {
-                Ok(chunk) => self.take(position, chunk, offset, text.len()),
-                Err(_) => self.diagnose(position, text),
+                Ok(chunk) if !odd => self.take(position, chunk, offset, text.len()),
+                _ => self.diagnose(position, text),
             }
         }
     }
@@ -497,8 +511,10 @@ impl Spec {
 
     /// Takes in a spec that was kept before: what is wrong with it is told as damage.
     pub fn restore(text: &str) -> Result<Spec, Error> {
-        Self::parse(text, Rules { needs_command: false }, &Options::default())
-            .map_err(|error| Error::new(ErrorCode::Validation, format!("The job's spec can't be read: {}", error.message)))
+        Self::parse(text, Rules { needs_command: false }, &Options::default()).map_err(|error| {
+            let issues = error.issues.into_iter().map(|issue| Issue::new(format!("spec.{}", issue.path), issue.message)).collect();
+            Error::invalid("job status", issues)
+        })
     }
 
     /// How many chunks.
