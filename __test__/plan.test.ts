@@ -1,9 +1,8 @@
 import fc from 'fast-check';
-import { InMemoryJobRepository, planChunks, type JobSpecInput, type PlanOptions, type RenderJobChunk } from 'framewright';
+import { FramewrightError, InMemoryJobRepository, planChunks, type JobSpecInput, type PlanOptions, type RenderJobChunk } from 'framewright';
 import { describe, expect, it } from 'vitest';
 import { open } from './support/managers.js';
 import { rejection } from './support/rejection.js';
-import { FramewrightError } from 'framewright';
 
 const base = { outputFile: 'part-{chunkId}.mp4', command: 'render {startFrame} {endFrame}' };
 const plan = (options: Partial<PlanOptions>): RenderJobChunk[] => planChunks({ ...base, ...options });

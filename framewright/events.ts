@@ -8,7 +8,7 @@ import type { EventFilter, JobEvent, JobEventType } from './types.js';
 /** Events taken from the log at once. */
 const BATCH = 512;
 
-type Listener = (event: JobEvent) => void;
+type Listener = (event: JobEvent) => unknown;
 interface Registered {
   listener: Listener;
   once: boolean;
@@ -91,7 +91,7 @@ export class EventPump {
     for (const { listener, once } of known) {
       if (once) this.remove(type, listener);
       try {
-        const result = (listener as (event: JobEvent) => unknown)(event);
+        const result = listener(event);
         if (typeof result === 'object' && result !== null && typeof (result as PromiseLike<unknown>).then === 'function') {
           (result as PromiseLike<unknown>).then(undefined, (error: unknown) => {
             this.threw(event, error);

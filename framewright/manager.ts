@@ -1,7 +1,7 @@
 /** The life of jobs as users see it. The rules are the engine's; here are promises, callbacks, signals and objects. */
 import { randomUUID } from 'node:crypto';
 import type { Engine } from './binding.js';
-import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, integer, isObject, shown } from './arguments.js';
+import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, integer, isObject, isTexts, shown } from './arguments.js';
 import { FramewrightError, aborted, errorOf, infoOf, invalid, isAbort, messageOf, native } from './errors.js';
 import { EventPump } from './events.js';
 import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
@@ -577,8 +577,8 @@ export class JobManager {
   async listJobs(query: JobQuery = {}): Promise<JobStatus[]> {
     checkObject(query, 'query');
     const { state = [] } = query;
-    const states = typeof state === 'string' ? [state] : state;
-    if (!Array.isArray(states)) throw invalid('state', 'must be a job state or an array of them', 'query');
+    if (typeof state !== 'string' && !isTexts(state)) throw invalid('state', 'must be a job state or an array of them', 'query');
+    const states = (typeof state === 'string' ? [state] : state) as JobState[];
     for (const state of states) {
       if (!STATES.includes(state)) throw invalid('state', `must be a job state, got ${shown(state)}`, 'query');
     }
@@ -713,6 +713,8 @@ export class JobManager {
     if (code === 1) {
       this.#alive.enter();
       try {
+        // The request is on its way: that is saved and told before it is done.
+        if (this.#saves) this.#saver.request(id);
         await this.#until(id, (state) => !running(state)).done;
       } finally {
         this.#alive.leave();

@@ -24,7 +24,7 @@ pub struct Schedule {
     cursor: u32,
     slots: u32,
     in_flight: u32,
-    /// Due time in microseconds (an integer, so that it has an order) and position.
+    /// Due time in microseconds (an integer, so that it has an order; rounded down, so that no delay is none) and position.
     retries: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
@@ -78,7 +78,7 @@ impl Schedule {
 
     /// The chunk is to be handed out again at that time.
     pub fn retry(&mut self, index: u32, due_ms: f64) {
-        self.retries.push(Reverse(((due_ms.max(0.0) * 1000.0).ceil() as u64, index)));
+        self.retries.push(Reverse(((due_ms.max(0.0) * 1000.0) as u64, index)));
     }
 }
 
