@@ -175,6 +175,9 @@ export declare class SpecBuilder {
   push(chunks: string): void
 }
 
+/** Rejects when a file would leave the job's folder, links followed. */
+export declare function checkInside(file: string, folder: string): Promise<void>
+
 /** The text of a list for ffmpeg's concat demuxer. */
 export declare function concatList(inputs: Array<string>): string
 

@@ -57,13 +57,22 @@ export function native<T>(call: () => T): T {
   }
 }
 
+/** A property of anything that can be thrown; its getter may throw, too. */
+function property(thrown: unknown, name: string): unknown {
+  if ((typeof thrown !== 'object' || thrown === null) && typeof thrown !== 'function') return undefined;
+  try {
+    return (thrown as Record<string, unknown>)[name];
+  } catch {
+    return undefined;
+  }
+}
+
 /** The message of anything that can be thrown. */
 export function messageOf(thrown: unknown): string {
-  if (thrown instanceof Error) return thrown.message || thrown.name;
-  if (typeof thrown === 'object' && thrown !== null) {
-    const { message } = thrown as { message?: unknown };
-    if (typeof message === 'string') return message;
-  }
+  const message = property(thrown, 'message');
+  if (typeof message === 'string' && message !== '') return message;
+  const name = property(thrown, 'name');
+  if (typeof message === 'string' && typeof name === 'string') return name;
   try {
     return String(thrown);
   } catch {
@@ -73,13 +82,12 @@ export function messageOf(thrown: unknown): string {
 
 /** Whether an error says that its work was aborted. */
 export function isAbort(thrown: unknown): boolean {
-  return typeof thrown === 'object' && thrown !== null && (thrown as { name?: unknown }).name === 'AbortError';
+  return property(thrown, 'name') === 'AbortError';
 }
 
 /** Whether trying again can't help: the program is not there or may not be run. */
 export function isFatal(thrown: unknown): boolean {
-  const { code, fatal } = (thrown ?? {}) as { code?: unknown; fatal?: unknown };
-  return code === 'ENOENT' || code === 'EACCES' || code === 'SPAWN_FAILED' || code === 'VALIDATION' || fatal === true;
+  return ['ENOENT', 'EACCES', 'SPAWN_FAILED', 'VALIDATION'].includes(property(thrown, 'code') as string);
 }
 
 /** The failure that a job or chunk keeps of an error. */

@@ -3,12 +3,13 @@ import { invalid } from './errors.js';
 import { checkOptions, writtenOptions } from './options.js';
 import { RUN, byAdapter, type ChunkFunction, type JobRun } from './run.js';
 import { runAlone } from './manager.js';
+import { clock } from './timers.js';
 import type { Executor, JobExecutionOptions, JobSpec, JobSpecInput, WorkerAdapter } from './types.js';
 import { setWork, workOf, type RenderFunction, type Work } from './work.js';
 
 function byFunction(render: RenderFunction): ChunkFunction {
   return async (chunk, run, attempt, signal, index) => {
-    const begun = performance.now();
+    const begun = clock();
     const given = await render(structuredClone(chunk), {
       signal,
       jobId: run.id,
@@ -18,7 +19,7 @@ function byFunction(render: RenderFunction): ChunkFunction {
         if (!run.over && typeof fraction === 'number' && fraction >= 0) run.host.engine.chunkProgress(run.ticket, index, Math.min(fraction, 1));
       },
     });
-    return { exitCode: 0, stdout: '', stderr: '', durationMs: performance.now() - begun, ...(given ?? {}) };
+    return { exitCode: 0, stdout: '', stderr: '', durationMs: clock() - begun, ...(given ?? {}) };
   };
 }
 
@@ -52,7 +53,7 @@ export class JobExecutor implements Executor {
     // A manager calls with the run that it has begun. A wrapper that changed spec or options wants a run of its own.
     if (run && !run.bound && run.spec === spec && run.given && sameWritten(run.given, options)) {
       run.bound = true;
-      await drive(workOf(this), run, options);
+      await drive(workOf(this), run, run.direct(options));
       return;
     }
     await runAlone(workOf(this), drive, spec as JobSpec, options);

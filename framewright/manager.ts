@@ -13,7 +13,7 @@ import { Saver } from './saver.js';
 import { lazy, readStatus } from './status.js';
 import { ConcatStitcher, FfmpegStitcher } from './stitchers.js';
 import { setMaxListeners } from 'node:events';
-import { KeepAlive, LONGEST_DELAY, clearTimeout, setImmediate, setTimeout, sleep, turn } from './timers.js';
+import { KeepAlive, LONGEST_DELAY, clearTimeout, clock, setImmediate, setTimeout, sleep, turn } from './timers.js';
 import type {
   ArtifactStorage,
   JobState,
@@ -79,6 +79,18 @@ function complete(status: JobStatus): JobStatus {
   };
 }
 
+/** The chunks of a spec; a getter of the user's may throw. */
+function chunksOf(spec: JobSpecInput): unknown {
+  try {
+    return spec.chunks;
+  } catch (error) {
+    throw new FramewrightError('VALIDATION', `Invalid job spec: chunks can't be read: ${messageOf(error)}`, {
+      cause: error,
+      issues: [{ path: 'chunks', message: messageOf(error) }],
+    });
+  }
+}
+
 function unavailable(error: unknown): unknown {
   if (error instanceof FramewrightError) return error;
   return new FramewrightError('STORE_UNAVAILABLE', messageOf(error), { cause: error });
@@ -102,7 +114,7 @@ export class JobManager {
   readonly #saver: Saver;
   /** The repository is the truth and lives behind JavaScript; the engine has only a cache. */
   readonly #outside: boolean;
-  readonly #alive = new KeepAlive();
+  readonly #alive = new KeepAlive(this);
   readonly #events: EventPump;
   readonly #host: RunHost;
   readonly #waiting = new Map<number, Waiting>();
@@ -137,12 +149,7 @@ export class JobManager {
     this.#logger = own.logger;
     const store = storeOf(repository);
     this.#outside = store === undefined;
-    // The engine must not keep a forgotten manager: it would live as long as its callback.
-    const weak = new WeakRef(this);
-    this.#engine = new binding.Engine(store ?? null, Math.min(most, 0xffff_ffff), () => {
-      const self = weak.deref();
-      if (self) self.#drain();
-    });
+    this.#engine = new binding.Engine(store ?? null, Math.min(most, 0xffff_ffff), JobManager.#wake(new WeakRef(this)));
     this.#events = new EventPump(this.#engine, this.#alive, (event, error) => {
       const message = `A listener of ${event.type} threw: ${messageOf(error)}`;
       this.#log('error', message, { jobId: event.jobId });
@@ -163,6 +170,17 @@ export class JobManager {
         if (this.#saves) this.#saver.request(id);
       },
       ended: (run) => this.#ended(run),
+    };
+  }
+
+  /**
+   * What the engine calls when there is news. It must not keep a forgotten manager, so it is made in a scope of its own:
+   * closures of one scope share what they hold.
+   */
+  static #wake(weak: WeakRef<JobManager>): () => void {
+    return () => {
+      const self = weak.deref();
+      if (self) self.#drain();
     };
   }
 
@@ -224,7 +242,7 @@ export class JobManager {
   async #take(id: string, spec: JobSpecInput, written: string, fields: string, hold: boolean): Promise<number> {
     if (!isObject(spec) || Array.isArray(spec)) throw invalid('spec', 'must be an object', 'job spec');
     const needs = this.#executor === undefined || needsCommand(this.#executor);
-    const { chunks } = spec as { chunks?: unknown };
+    const chunks = chunksOf(spec);
     if (!Array.isArray(chunks) || chunks.length <= SLICE) {
       const json = toJson(spec, 'job spec');
       return native(() => this.#engine.submit(id, json, written, fields, needs, hold));
@@ -354,27 +372,24 @@ export class JobManager {
     const { options } = run;
     const given: JobExecutionOptions & { [RUN]?: JobRun } = { ...options, signal: run.signal };
     if (meta) given.meta = { ...options.meta, ...meta };
-    if (ours) {
-      // It answers to the engine itself; the user's callbacks are called by it.
-      given[RUN] = run;
-    } else {
-      const done = this.#engine.completedIds(run.id);
-      if (done.length > 0) given.completedChunkIds = done;
-      const alive = this.#watchSilence(run);
-      given.onProgress = (completed, total) => {
-        alive();
-        this.#progress(run, completed, total);
-        run.call('onProgress', options.onProgress, completed, total);
-        this.#reported(run);
-      };
-      given.onChunkComplete = (chunkId, result) => {
-        alive();
-        this.#chunk(run, chunkId, result);
-        const told = run.call('onChunkComplete', options.onChunkComplete, chunkId, result) as Promise<void> | undefined;
-        this.#reported(run);
-        return told;
-      };
-    }
+    if (ours) given[RUN] = run;
+    const done = this.#engine.completedIds(run.id);
+    if (done.length > 0) given.completedChunkIds = done;
+    const alive = this.#watchSilence(run, ours);
+    // An executor of ours that has taken the run answers to the engine itself, and calls the user's callbacks itself.
+    given.onProgress = (completed, total) => {
+      alive();
+      if (!run.bound) this.#progress(run, completed, total);
+      run.call('onProgress', options.onProgress, completed, total);
+      if (!run.bound) this.#reported(run);
+    };
+    given.onChunkComplete = (chunkId, result) => {
+      alive();
+      if (!run.bound) this.#chunk(run, chunkId, result);
+      const told = run.call('onChunkComplete', options.onChunkComplete, chunkId, result) as Promise<void> | undefined;
+      if (!run.bound) this.#reported(run);
+      return told;
+    };
     return given;
   }
 
@@ -409,8 +424,9 @@ export class JobManager {
   }
 
   /** Ends the run of an executor of the user's that does not report for too long; gives what a report calls. */
-  #watchSilence(run: JobRun): () => void {
-    const { startMs, noProgressMs } = run.options.timeouts ?? {};
+  #watchSilence(run: JobRun, ours: boolean): () => void {
+    // The executors of ours watch their chunks one by one.
+    const { startMs, noProgressMs } = (ours ? undefined : run.options.timeouts) ?? {};
     let timer: NodeJS.Timeout | undefined;
     const arm = (limit: number | undefined, code: ErrorCode, what: string): void => {
       if (timer) run.stopTimer(timer);
@@ -894,8 +910,8 @@ export class JobManager {
     if (!this.#closed) {
       this.#closed = true;
       const gone = async (ms: number): Promise<void> => {
-        const until = performance.now() + ms;
-        while (this.#runs.size > 0 && performance.now() < until) await sleep(Math.min(10, ms));
+        const until = clock() + ms;
+        while (this.#runs.size > 0 && clock() < until) await sleep(Math.min(10, ms));
       };
       await gone(finishMs);
       if (this.#runs.size > 0) {

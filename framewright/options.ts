@@ -38,6 +38,9 @@ export function checkOptions(options: unknown): asserts options is SubmitOptions
     // JSON would leave these out without a word.
     const vanishes = typeof value === 'symbol' || typeof value === 'bigint' || (typeof value === 'function' && name !== 'verifyOutput');
     if (vanishes) throw invalid(name, `must not be ${shown(value)}`, 'options');
+    if (name === 'env' && isObject(value)) {
+      for (const [key, text] of Object.entries(value)) if (typeof text !== 'string') throw invalid(`env.${key}`, `must be a string, got ${shown(text)}`, 'options');
+    }
   }
   if (options['id'] !== undefined && typeof options['id'] !== 'string') throw invalid('id', 'must be a string', 'options');
 }
@@ -50,7 +53,7 @@ export function writtenOptions(options: JobExecutionOptions): string {
     if (value === undefined) continue;
     if (name === 'verifyOutput' && typeof value === 'function') value = 'function';
     if (name === 'stitcher') value = stitcherKind(value as NonNullable<JobExecutionOptions['stitcher']>);
-    if (name === 'timeouts' && isObject(value)) value = Object.fromEntries(Object.entries(value).map(([key, limit]) => [key, printable(limit)]));
+    if (name === 'timeouts' && isObject(value) && !Array.isArray(value)) value = Object.fromEntries(Object.entries(value).map(([key, limit]) => [key, printable(limit)]));
     written ??= {};
     written[name] = printable(value);
   }

@@ -3,10 +3,10 @@ import { stat, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Engine } from './binding.js';
 import { environmentOf, render, splitCommand, valuesOf } from './command.js';
-import { FramewrightError, aborted, infoOf, isFatal, messageOf } from './errors.js';
+import { FramewrightError, aborted, infoOf, isFatal, messageOf, typed } from './errors.js';
 import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
 import binding from './native.js';
-import { LONGEST_DELAY, clearTimeout, setTimeout, sleep } from './timers.js';
+import { LONGEST_DELAY, clearTimeout, clock, setTimeout, sleep } from './timers.js';
 import type { ErrorCode, JobErrorInfo, JobExecutionOptions, JobSpec, RenderJobChunk, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
 
 /** Answers of the engine to "what next"; a chunk is its position plus 2^32 times its attempt. */
@@ -76,6 +76,18 @@ export class JobRun {
     readonly number: number,
     readonly options: JobExecutionOptions,
   ) {}
+
+  /** The options that the executor passed on, with the user's own callbacks where the manager's came back untouched. */
+  direct(options: JobExecutionOptions): JobExecutionOptions {
+    const { given, options: own } = this;
+    const { onProgress, onChunkComplete, ...direct } = options;
+    const progress = onProgress === given?.onProgress ? own.onProgress : onProgress;
+    const complete = onChunkComplete === given?.onChunkComplete ? own.onChunkComplete : onChunkComplete;
+    if (progress) Object.assign(direct, { onProgress: progress });
+    if (complete) Object.assign(direct, { onChunkComplete: complete });
+    this.given = direct;
+    return direct;
+  }
 
   get #engine(): Engine {
     return this.host.engine;
@@ -199,12 +211,13 @@ export class JobRun {
       const index = next >>> 0;
       const attempt = Math.floor(next / SHIFT);
       const chunk = this.chunk(index);
-      const begun = performance.now();
+      const begun = clock();
       let watch: Watch | undefined;
       let result: WorkerResult;
       try {
         if (careful) {
           watch = this.#watch(chunk, options);
+          await this.#inside(chunk, options);
           result = await this.#watched(run(chunk, this, attempt, watch.controller.signal, index), watch);
           await this.#verify(chunk, options, result);
         } else {
@@ -230,7 +243,7 @@ export class JobRun {
         continue;
       }
       const { stdout, stderr } = result;
-      const durationMs = result.durationMs >= 0 ? result.durationMs : performance.now() - begun;
+      const durationMs = result.durationMs >= 0 ? result.durationMs : clock() - begun;
       next =
         stdout || stderr
           ? engine.completeWith(ticket, index, attempt, durationMs, text(stdout), text(stderr))
@@ -253,7 +266,8 @@ export class JobRun {
       engine.stopped(this.ticket, index, attempt);
       return -1;
     }
-    this.cause = error;
+    // Of a function of the user's that threw, its own error is the cause.
+    this.cause = error instanceof FramewrightError && error.code === 'OUTPUT_MISSING' ? (error.cause ?? error) : error;
     const known = error instanceof FramewrightError ? error.code : undefined;
     const code: ErrorCode = known && known !== 'ABORTED' ? known : isFatal(error) ? 'SPAWN_FAILED' : 'CHUNK_FAILED';
     const message = messageOf(error);
@@ -266,7 +280,19 @@ export class JobRun {
   /** Whether chunks need more than to be awaited. */
   #careful(options: JobExecutionOptions): boolean {
     const { timeouts } = options;
-    return Boolean(timeouts?.chunkMs ?? timeouts?.startMs ?? timeouts?.noProgressMs) || this.#verification(options) !== 'none';
+    const limited = timeouts?.chunkMs ?? timeouts?.startMs ?? timeouts?.noProgressMs;
+    return limited !== undefined || this.#verification(options) !== 'none' || options.allowOutsidePaths === false;
+  }
+
+  /** Where outputs must stay in the job's folder, links are followed before a chunk runs. */
+  async #inside(chunk: RenderJobChunk, options: JobExecutionOptions): Promise<void> {
+    const { outputFile } = chunk as Partial<RenderJobChunk>;
+    if (options.allowOutsidePaths !== false || outputFile === undefined) return;
+    try {
+      await binding.checkInside(resolve(options.jobDir ?? '', outputFile), resolve(options.jobDir ?? ''));
+    } catch (error) {
+      throw typed(error);
+    }
   }
 
   #verification(options: JobExecutionOptions): NonNullable<JobExecutionOptions['verifyOutput']> {
@@ -331,21 +357,9 @@ export class JobRun {
   /** Waits for a chunk whose time may run out; one that does not stop then is given up after the grace. */
   async #watched(work: Promise<WorkerResult>, watch: Watch): Promise<WorkerResult> {
     const { signal } = watch.controller;
-    let timer: NodeJS.Timeout | undefined;
-    const deaf = new Promise<never>((_, reject) => {
-      const grace = (): void => {
-        timer = setTimeout(() => reject(aborted('The chunk did not stop in time', signal)), this.host.abortGraceMs);
-      };
-      if (signal.aborted) grace();
-      else signal.addEventListener('abort', grace, { once: true });
-    });
-    try {
-      const result = await Promise.race([work, deaf]);
-      if (watch.expired) throw aborted(watch.expired.message, signal);
-      return result;
-    } finally {
-      clearTimeout(timer);
-    }
+    const result = await this.#patiently(work, signal);
+    if (watch.expired) throw aborted(watch.expired.message, signal);
+    return result;
   }
 
   async #verify(chunk: RenderJobChunk, options: JobExecutionOptions, result: WorkerResult): Promise<void> {
@@ -388,7 +402,7 @@ export class JobRun {
   /** Merges once; gives what the engine says to it. */
   async #merge(adapter: WorkerAdapter | undefined, options: JobExecutionOptions): Promise<number> {
     const engine = this.#engine;
-    const begun = performance.now();
+    const begun = clock();
     const limit = options.timeouts?.mergeMs;
     const controller = new AbortController();
     const stop = (): void => {
@@ -407,7 +421,7 @@ export class JobRun {
     let failure = '';
     let result = '';
     try {
-      if (!this.signal.aborted) result = await this.#mergeOnce(adapter, options, controller.signal);
+      if (!this.signal.aborted) result = await this.#patiently(this.#mergeOnce(adapter, options, controller.signal), controller.signal);
       if (late) throw late;
     } catch (error) {
       const thrown = late ?? error;
@@ -419,9 +433,28 @@ export class JobRun {
       if (timer) this.stopTimer(timer);
     }
     if (this.over) return ENDED;
-    const code = engine.merged(this.ticket, this.number, performance.now() - begun, failure, result);
+    const code = engine.merged(this.ticket, this.number, clock() - begun, failure, result);
     this.host.touched(this.id);
     return code;
+  }
+
+  /** Waits for work that was aborted no longer than the grace. */
+  async #patiently<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+    let timer: NodeJS.Timeout | undefined;
+    const deaf = new Promise<never>((_, reject) => {
+      const grace = (): void => {
+        timer = setTimeout(() => {
+          reject(aborted('It did not stop in time', signal));
+        }, this.host.abortGraceMs);
+      };
+      if (signal.aborted) grace();
+      else signal.addEventListener('abort', grace, { once: true });
+    });
+    try {
+      return await Promise.race([work, deaf]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** The JSON of what is known of the output; empty: nothing is. */

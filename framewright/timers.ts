@@ -4,6 +4,9 @@
  */
 export const { setTimeout, clearTimeout, setInterval, setImmediate } = globalThis;
 
+/** Milliseconds of a clock that nobody sets. */
+export const clock: () => number = performance.now.bind(performance);
+
 /** Lets everything else have its turn. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
@@ -27,27 +30,35 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   });
 }
 
-/** Keeps the process alive while something is counted in. */
+/** Those that are busy: held, since nothing else may hold a manager whose processes run. */
+const busy = new Set<object>();
+let interval: NodeJS.Timeout | undefined;
+
+/** Keeps its owner, and with it the process, alive while something is counted in. */
 export class KeepAlive {
   #count = 0;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #owner: WeakRef<object>;
+  #held: object | undefined;
+
+  constructor(owner: object) {
+    this.#owner = new WeakRef(owner);
+  }
 
   enter(): void {
     this.#count += 1;
     if (this.#count > 1) return;
-    if (this.#timer) this.#timer.ref();
-    else this.#timer = setInterval(() => undefined, LONGEST_DELAY);
+    this.#held = this.#owner.deref();
+    if (this.#held) busy.add(this.#held);
+    if (busy.size !== 1) return;
+    if (interval) interval.ref();
+    else interval = setInterval(() => undefined, LONGEST_DELAY);
   }
 
   leave(): void {
     this.#count -= 1;
-    if (this.#count === 0) this.#timer?.unref();
-  }
-
-  /** Ends the timer, for an owner that is not used again. */
-  end(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    this.#count = 0;
+    if (this.#count > 0) return;
+    if (this.#held) busy.delete(this.#held);
+    this.#held = undefined;
+    if (busy.size === 0) interval?.unref();
   }
 }

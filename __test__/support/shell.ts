@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { JobExecutor, LocalWorkerAdapter, type ChunkInput, type JobSpecInput, type WorkerAdapter } from 'framewright';
 
 type LocalOptions = ConstructorParameters<typeof LocalWorkerAdapter>[0];
@@ -29,19 +28,3 @@ export const adapters: { kind: string; native: boolean; adapter: (options?: Loca
 ];
 
 export const local = (options?: LocalOptions): JobExecutor => new JobExecutor(new LocalWorkerAdapter(options));
-
-/** Whether a process lives; a zombie does not. */
-export function alive(pid: number): boolean {
-  if (!(Number.isInteger(pid) && pid > 1)) throw new Error(`not a process id: ${pid}`);
-  try {
-    process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return !/^[ZX]/.test(stat.slice(stat.lastIndexOf(')') + 2));
-  } catch {
-    return false;
-  }
-}

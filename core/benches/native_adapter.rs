@@ -110,10 +110,5 @@ fn main() {
         built.push(run(parse(&text, &options), Some(&beside)));
     }
     let chunks = f64::from(chunks);
-    println!(
-        r#"{{"perSecond":{:.0},"builtPerSecond":{:.0},"parseNs":{:.1}}}"#,
-        chunks / median(plain),
-        chunks / median(built),
-        median(parsed) / chunks * 1e9
-    );
+    println!(r#"{{"perSecond":{:.0},"builtPerSecond":{:.0},"parseNs":{:.1}}}"#, chunks / median(plain), chunks / median(built), median(parsed) / chunks * 1e9);
 }

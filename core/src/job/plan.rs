@@ -222,6 +222,8 @@ impl Plan {
         let division = division_of(&options, &mut issues);
         if needs_command && options.command.trim().is_empty() {
             issues.add("command", "must not be empty");
+        } else if options.command.contains('\0') {
+            issues.add("command", "must not contain a NUL character");
         }
         if options.output_file.is_empty() {
             issues.add("outputFile", "must not be empty");

@@ -126,7 +126,10 @@ fn check(map: &Map<String, Value>) -> Vec<Issue> {
     expect("id", &|v| text(v).is_some_and(is_id), "an id of 1 to 128 of the characters A-Z a-z 0-9 . _ -, not starting with a dot", true);
     expect("spec", &Value::is_object, "an object", true);
     expect("state", &|v| text(v).and_then(JobState::parse).is_some(), "a job state", true);
-    for name in ["totalChunks", "completedChunks", "createdAt", "updatedAt", "startedAt", "finishedAt"] {
+    for name in ["totalChunks", "completedChunks"] {
+        expect(name, &|v| v.as_u64().is_some_and(|n| n <= super::options::MAX_SAFE), "an integer of 0 or more", false);
+    }
+    for name in ["createdAt", "updatedAt", "startedAt", "finishedAt"] {
         expect(name, &|v| v.as_f64().is_some_and(|n| n.is_finite() && n >= 0.0), "a number of 0 or more", false);
     }
     for name in ["version", "attempt"] {
@@ -155,10 +158,15 @@ pub struct Incoming {
     pub job: Job,
     /// The version that its writer had seen; `None`: keep it unconditionally.
     pub seen: Option<u64>,
+    /// Whether it came with chunk rows and options of its own.
+    pub whole: bool,
 }
 
 /// Reads a status: one of ours with its `record`, or a sparse one of anybody's.
-pub fn read_status(json: &str, now: f64) -> Result<Incoming, Error> {
+///
+/// A null stands for a missing field where `sparse` (stores have nulls), and is refused otherwise: it is what JSON makes of
+/// a number that it can't hold.
+pub fn read_status(json: &str, now: f64, sparse: bool) -> Result<Incoming, Error> {
     let raw: HashMap<String, &RawValue> =
         serde_json::from_str(json).map_err(|error| Error::invalid("job status", vec![Issue::new("job", format!("must be an object ({error})"))]))?;
     let mut map = Map::with_capacity(raw.len());
@@ -170,8 +178,9 @@ pub fn read_status(json: &str, now: f64) -> Result<Incoming, Error> {
             map.insert(name.clone(), if value.get().starts_with('{') { Value::Object(Map::new()) } else { Value::Null });
         }
     }
-    // A null of a store that knows no "missing" is a missing field; of a version it is a number that JSON could not hold.
-    map.retain(|name, value| !value.is_null() || !HELD.contains(&name.as_str()) || ["spec", "version", "progress"].contains(&name.as_str()));
+    if sparse {
+        map.retain(|name, value| !value.is_null() || !HELD.contains(&name.as_str()) || ["spec", "result"].contains(&name.as_str()));
+    }
     let issues = check(&map);
     if !issues.is_empty() {
         return Err(Error::invalid("job status", issues));
@@ -179,7 +188,8 @@ pub fn read_status(json: &str, now: f64) -> Result<Incoming, Error> {
     let number = |name: &str| map.get(name).and_then(Value::as_f64);
     let record: Option<Record> = match raw.get("record") {
         Some(record) if record.get() != "null" => {
-            let record: Record = serde_json::from_str(record.get()).map_err(|e| Error::new(ErrorCode::Validation, format!("record: {e}")))?;
+            let bad = |e: serde_json::Error| Error::invalid("job status", vec![Issue::new("record", format!("is not one of ours ({e})"))]);
+            let record: Record = serde_json::from_str(record.get()).map_err(bad)?;
             if record.format > FORMAT {
                 return Err(Error::new(ErrorCode::StoreCorrupt, format!("The job's record has format {}; this version reads up to {FORMAT}", record.format)));
             }
@@ -253,7 +263,7 @@ pub fn read_status(json: &str, now: f64) -> Result<Incoming, Error> {
     job.raise_progress();
     fill_extras(&mut job, &map, record.as_ref().is_none_or(|record| record.shown));
     let seen = map.get("version").and_then(Value::as_u64);
-    Ok(Incoming { job, seen })
+    Ok(Incoming { job, seen, whole: record.is_some() })
 }
 
 fn fill_extras(job: &mut Job, map: &Map<String, Value>, keep_shown: bool) {
@@ -343,7 +353,7 @@ mod tests {
         }
         job.rows.set_output(1, Output { stdout: "hé\n".into(), stderr: "".into() });
         let first = value(&job);
-        let back = read_status(&first.to_string(), 9_000.0).unwrap();
+        let back = read_status(&first.to_string(), 9_000.0, false).unwrap();
         assert_eq!(back.seen, Some(job.version));
         assert_eq!(back.job.rows.get(0).attempt, 1);
         assert_eq!(value(&back.job), first);
@@ -352,7 +362,7 @@ mod tests {
     #[test]
     fn a_sparse_status_gets_defaults_and_keeps_what_it_shows() {
         let json = r#"{"id":"a","spec":{"chunks":[{"id":0},{"id":1}]},"state":"paused","progress":50,"completedChunks":1,"totalChunks":2,"logs":[{"chunkId":1,"durationMs":3,"stdout":"","stderr":""}],"mine":{"a":1}}"#;
-        let incoming = read_status(json, 5.0).unwrap();
+        let incoming = read_status(json, 5.0, true).unwrap();
         assert_eq!(incoming.seen, None);
         assert_eq!(incoming.job.rows.get(1).state, ChunkState::Completed);
         let back = value(&incoming.job);
@@ -361,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_bad_status_is_refused_with_every_field() {
-        let error = read_status(r#"{"id":"../x","spec":3,"state":"odd","progress":-1}"#, 0.0).err().unwrap();
+        let error = read_status(r#"{"id":"../x","spec":3,"state":"odd","progress":-1}"#, 0.0, false).err().unwrap();
         let paths: Vec<_> = error.issues.iter().map(|issue| issue.path.as_str()).collect();
         assert_eq!(paths, ["id", "spec", "state", "progress"]);
     }

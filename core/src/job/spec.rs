@@ -713,7 +713,17 @@ mod tests {
         let paths: Vec<_> = error.issues.iter().map(|issue| issue.path.as_str()).collect();
         assert_eq!(
             paths,
-            ["metadata.fps", "mergeCommand", "chunks[0].frameCount", "chunks[1].id", "chunks[1].command", "chunks[1].outputFile", "chunks[2].id", "chunks[3]"]
+            [
+                "metadata.fps",
+                "mergeCommand",
+                "chunks[0].frameCount",
+                "chunks[1].id",
+                "chunks[1].command",
+                "chunks[1].outputFile",
+                "chunks[2].id",
+                "chunks[2].startFrame",
+                "chunks[3]"
+            ]
         );
     }
 

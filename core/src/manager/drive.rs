@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Manager, Notice, WAIT};
@@ -56,14 +55,12 @@ impl Manager {
             let run = entry.run.lock();
             let mut slot = entry.cell.lock();
             match (&*run, slot.job()) {
-                (Some(run), Ok(job)) => {
-                    Some((job.spec.clone(), job.options.clone(), run.token.clone()))
-                }
+                (Some(run), Ok(job)) => Some((job.spec.clone(), job.options.clone(), run.token.clone())),
                 _ => None,
             }
         };
         if let Some((spec, options, token)) = begun {
-            let driven = Driven { manager: self.clone(), entry, driver, spec, options, token };
+            let driven = Arc::new(Driven { manager: self.clone(), entry, driver, spec, options, token });
             driven.run(ticket).await;
         }
         self.notices.push(Notice::Ran { ticket });
@@ -71,8 +68,9 @@ impl Manager {
 }
 
 impl Driven {
-    async fn run(&self, ticket: u32) {
-        let mut flights = FuturesUnordered::new();
+    async fn run(self: &Arc<Self>, ticket: u32) {
+        // A task for each chunk: one that has to wait until its output is heard holds up no other.
+        let mut flights = JoinSet::new();
         let job_limit = async {
             match self.options.timeouts.job_ms {
                 Some(ms) => tokio::time::sleep(duration(ms)).await,
@@ -88,7 +86,7 @@ impl Driven {
             loop {
                 let next = self.manager.next(ticket);
                 if next >= 0.0 {
-                    flights.push(self.chunk(ticket, next));
+                    flights.spawn(self.clone().chunk(ticket, next));
                     continue;
                 }
                 if next == WAIT {
@@ -106,9 +104,9 @@ impl Driven {
                 }
             };
             tokio::select! {
-                next = flights.next(), if !flights.is_empty() => {
-                    if let Some(next) = next.filter(|next| *next >= 0.0) {
-                        flights.push(self.chunk(ticket, next));
+                next = flights.join_next(), if !flights.is_empty() => {
+                    if let Some(Ok(next)) = next && next >= 0.0 {
+                        flights.spawn(self.clone().chunk(ticket, next));
                     }
                 }
                 () = retry => {}
@@ -119,7 +117,7 @@ impl Driven {
     }
 
     /// Runs one attempt and tells how it went; gives the next chunk.
-    async fn chunk(&self, ticket: u32, next: f64) -> f64 {
+    async fn chunk(self: Arc<Self>, ticket: u32, next: f64) -> f64 {
         let index = (next % 4_294_967_296.0) as u32;
         let attempt = (next / 4_294_967_296.0) as u32;
         let chunk = self.spec.chunk(index);
@@ -240,6 +238,9 @@ impl Driven {
                 self.manager.alive(ticket);
             }
             if self.driver.tell_output {
+                while !self.manager.notices.has_room() && !self.token.is_cancelled() {
+                    tokio::task::block_in_place(|| self.manager.notices.wait_for_room(Duration::from_millis(50)));
+                }
                 self.manager.notices.push(Notice::Output { ticket, chunk_id: chunk.id, stderr: stream == Stream::Stderr, text: text.to_owned() });
             }
         };
@@ -338,7 +339,11 @@ impl Driven {
             Err(error) => return Err(ErrorInfo::new(ErrorCode::Internal, error.to_string())),
         }
         if verification == VerifyOutput::Function {
-            let verdict = self.manager.ask(ticket, index, final_file).await;
+            // Whoever cancels does not wait for an answer that may never come.
+            let verdict = tokio::select! {
+                verdict = self.manager.ask(ticket, index, final_file) => verdict,
+                () = self.token.cancelled() => Err("the chunk was stopped".into()),
+            };
             if !matches!(verdict, Ok(true)) {
                 let path = final_file.to_owned();
                 remove(path).await;
@@ -374,18 +379,30 @@ fn duration(ms: f64) -> Duration {
     Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX / 4)
 }
 
+/// Whether a file stays in the job's folder when links are followed, its own included.
+///
+/// # Errors
+///
+/// What is wrong, for people.
+pub fn check_inside(file: &Path, job_folder: &Path) -> Result<(), String> {
+    let or_here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+    let real = |path: &Path| std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()));
+    let root = real(&or_here(job_folder))?;
+    // The deepest thing that exists decides: what is made below it can't lead out.
+    let existing = file.ancestors().map(or_here).find(|path| path.symlink_metadata().is_ok()).unwrap_or_else(|| PathBuf::from("."));
+    // A link that leads nowhere yet would be written through.
+    if !real(&existing)?.starts_with(&root) {
+        return Err(format!("{} leaves the job's folder", file.display()));
+    }
+    Ok(())
+}
+
 /// Makes the folder of an output. With `inside` it must not lead out of the job's folder through a link.
 fn prepare_folder(file: &Path, job_folder: &Path, inside: bool) -> Result<(), String> {
-    let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     if inside {
-        let real = |path: &Path| std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()));
-        let root = real(if job_folder.as_os_str().is_empty() { Path::new(".") } else { job_folder })?;
-        // The deepest folder that exists decides: what is made below it can't lead out.
-        let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
-        if !real(if existing.as_os_str().is_empty() { Path::new(".") } else { existing })?.starts_with(&root) {
-            return Err(format!("{} leaves the job's folder", file.display()));
-        }
+        check_inside(file, job_folder)?;
     }
+    let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: its folder can't be made: {error}", file.display()))
 }
 

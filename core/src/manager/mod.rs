@@ -214,7 +214,7 @@ impl Manager {
     /// Brings in a job from another store (its status with `record`), in place of what was known of it, unless it is
     /// being worked on here.
     pub fn adopt(&self, status: &str) -> Result<(), Error> {
-        let incoming = crate::job::record::read_status(status, now_ms())?;
+        let incoming = crate::job::record::read_status(status, now_ms(), true)?;
         let id = incoming.job.id.clone();
         if self.entry_of(&id).is_some() {
             return Ok(());

@@ -1,9 +1,11 @@
 //! What a manager has to tell whoever drives it from outside: collected, handed over many at a time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use crate::repository::Watcher;
@@ -72,9 +74,31 @@ pub enum Notice {
     },
 }
 
+/// Bytes of output that may wait in the queue.
+const MOST_OUTPUT: usize = 8 * 1024 * 1024;
+/// Bytes of output handed over at once.
+const BATCH: usize = 1024 * 1024;
+
+#[derive(Default)]
+struct Queue {
+    notices: VecDeque<Notice>,
+    output: usize,
+}
+
+impl Notice {
+    fn bytes(&self) -> usize {
+        match self {
+            Notice::Output { text, .. } => text.len(),
+            Notice::Chunk { stdout, stderr, .. } => stdout.len() + stderr.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// The queue of news.
 pub struct Notices {
-    queue: Mutex<Vec<Notice>>,
+    queue: Mutex<Queue>,
+    room: Condvar,
     armed: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
@@ -82,13 +106,29 @@ pub struct Notices {
 impl Notices {
     /// `wake` is called once for many notices, from any thread; it must not call back.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::default(), armed: AtomicBool::new(false), wake: Box::new(wake) })
+        Arc::new(Self { queue: Mutex::default(), room: Condvar::new(), armed: AtomicBool::new(false), wake: Box::new(wake) })
     }
 
     /// Adds a notice.
     pub fn push(&self, notice: Notice) {
-        self.queue.lock().push(notice);
+        let mut queue = self.queue.lock();
+        queue.output += notice.bytes();
+        queue.notices.push_back(notice);
+        drop(queue);
         self.arm();
+    }
+
+    /// Whether there is room for more output. Where there is none, a program is to be slowed down as a full pipe would.
+    pub fn has_room(&self) -> bool {
+        self.queue.lock().output < MOST_OUTPUT
+    }
+
+    /// Blocks the thread until there is room for more output, no longer than `limit`.
+    pub fn wait_for_room(&self, limit: Duration) {
+        let mut queue = self.queue.lock();
+        if queue.output >= MOST_OUTPUT {
+            self.room.wait_for(&mut queue, limit);
+        }
     }
 
     fn arm(&self) {
@@ -97,10 +137,25 @@ impl Notices {
         }
     }
 
-    /// Takes all notices; the next one wakes again.
+    /// Takes notices, up to a megabyte of output with them; what is left, and the next one, wakes again.
     pub fn take(&self) -> Vec<Notice> {
         self.armed.store(false, Ordering::Release);
-        std::mem::take(&mut *self.queue.lock())
+        let mut queue = self.queue.lock();
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH {
+            let Some(notice) = queue.notices.pop_front() else { break };
+            bytes += notice.bytes();
+            taken.push(notice);
+        }
+        queue.output -= bytes;
+        let left = !queue.notices.is_empty();
+        drop(queue);
+        self.room.notify_all();
+        if left {
+            self.arm();
+        }
+        taken
     }
 }
 

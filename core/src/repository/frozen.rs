@@ -65,7 +65,7 @@ impl Frozen {
 
     /// The job as it was.
     pub(super) fn thaw(&self) -> Result<Job, Error> {
-        Ok(read_status(&self.text()?, 0.0)?.job)
+        Ok(read_status(&self.text()?, 0.0, false)?.job)
     }
 
     /// The public status, without thawing the job; `None` where it has long lists.

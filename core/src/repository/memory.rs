@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
@@ -23,6 +23,9 @@ use crate::job::{Error, ErrorCode, Job, JobEvent, JobState, Spec};
 pub fn now_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_millis() as f64)
 }
+
+/// A job that nothing happened to for so long is compressed: bursts of short jobs are over by then.
+const REST_AFTER: Duration = Duration::from_millis(500);
 
 /// What others may ask of a running job's owner.
 #[derive(Debug, Clone)]
@@ -350,7 +353,7 @@ impl MemoryRepository {
     /// Keeps a status that came from outside. See `JobRepository.save` of the public documentation.
     pub fn save(self: &Arc<Self>, json: &str) -> Result<u64, Error> {
         let now = now_ms();
-        let Incoming { mut job, seen } = read_status(json, now)?;
+        let Incoming { mut job, seen, whole } = read_status(json, now, false)?;
         let id = job.id.clone();
         loop {
             let Some(cell) = self.cell(&id) else {
@@ -378,7 +381,14 @@ impl MemoryRepository {
                 return Err(Error::new(ErrorCode::Conflict, format!("Job \"{id}\" is at version {}; version {seen} is not the latest", known.version)));
             }
             let before = known.state;
-            known.replace_public(job.clone(), now);
+            let version = known.version;
+            if whole {
+                // A manager behind a store that wraps this one: rows and options come with the status.
+                *known = job.clone();
+                known.version = version;
+            } else {
+                known.replace_public(job.clone(), now);
+            }
             known.version += 1;
             let version = known.version;
             let after = known.state;
@@ -416,12 +426,14 @@ impl MemoryRepository {
     /// Lets a job that is not being worked on be compressed.
     pub fn rest(&self, cell: &Arc<Cell>) {
         if !self.holds_events {
-            static REST: OnceLock<Sender<Weak<Cell>>> = OnceLock::new();
+            static REST: OnceLock<Sender<(Instant, Weak<Cell>)>> = OnceLock::new();
             let sender = REST.get_or_init(|| {
-                let (sender, receiver) = channel::<Weak<Cell>>();
+                let (sender, receiver) = channel::<(Instant, Weak<Cell>)>();
                 // Without the thread jobs just stay as large as they are.
                 let _ = std::thread::Builder::new().name("framewright-rest".into()).spawn(move || {
-                    for cell in receiver {
+                    for (since, cell) in receiver {
+                        // In the order of their arrival, so that waiting for one is waiting for all behind it.
+                        std::thread::sleep(REST_AFTER.saturating_sub(since.elapsed()));
                         if let Some(cell) = cell.upgrade() {
                             freeze(&cell);
                         }
@@ -429,7 +441,7 @@ impl MemoryRepository {
                 });
                 sender
             });
-            let _ = sender.send(Arc::downgrade(cell));
+            let _ = sender.send((Instant::now(), Arc::downgrade(cell)));
         }
     }
 }
