@@ -96,6 +96,22 @@ describe('splitting a command', () => {
     expect(await bothOf([{ id: 0, command: `${PRINTER_LINE} ${line}` }])).toEqual({ adapter: [words], processes: [words] });
   });
 
+  it.each<[string, string[]]>([
+    ['a b', ['a', 'b']],
+    ['a\\ b c\\\\d \\e', ['a b', 'c\\d', 'e']],
+    ['  a\t\nb\\\nc  ', ['a', 'bc']],
+    ['a\u00a0b \u2003 c\rd', ['a\u00a0b', '\u2003', 'c\rd']],
+  ])('[F5] %j, without any quotes, has the words of a POSIX shell as well', async (line, words) => {
+    const recorder = new Recorder();
+    const chunks = [{ id: 0, command: `printf %s\\\\0 ${line}` }];
+    await run(recorder, { chunks });
+    expect(recorder.words).toEqual([['printf', '%s\\0', ...words]]);
+    const printed = await run(new LocalWorkerAdapter(), { chunks });
+    expect(printedBy(chunks[0]!, printed.get(0))).toEqual(words);
+    await run(recorder, { chunks: [{ id: 0, command: `tool ${line}` }] });
+    expect(recorder.words[1]).toEqual(['tool', ...words]);
+  });
+
   it('[F5] the program itself may be quoted', async () => {
     const recorder = new Recorder();
     await run(recorder, { chunks: [{ id: 0, command: `"/opt/my tool"'s/bin' x` }] });
@@ -109,21 +125,27 @@ describe('splitting a command', () => {
   });
 
   it.each([
-    [`echo "hi`, 'command', 5],
-    [`echo 'hi`, 'command', 5],
-    [`é 🎥 "hi`, 'command', 4],
-    [`echo "a" 'b" c`, 'command', 9],
-    ['echo hi\\', 'command', 7],
-    [`"`, 'command', 0],
-  ])('[F5] %j is refused with the position of what is not closed', async (command, _, position) => {
+    [`echo "hi`, 5],
+    [`echo 'hi`, 5],
+    [`é 🎥 "hi`, 4],
+    [`echo "a" 'b" c`, 9],
+    ['echo hi\\', 7],
+    [`"`, 0],
+  ])('[F5] %j is refused with the position of what is not closed', async (command, position) => {
     const repository = new InMemoryJobRepository();
     const manager = open(repository, new JobExecutor(new Recorder()));
-    const error = await rejection(manager.submitJob({ chunks: [{ id: 0, command: 'fine' }, { id: 1, command }] })); // prettier-ignore
-    expect(error.code).toBe('VALIDATION');
-    expect(error.issues).toEqual([{ path: 'chunks[1].command', message: expect.stringMatching(new RegExp(`position ${position}\\b`)) as unknown as string }]);
+    const specs: [JobSpecInput, string][] = [
+      [{ chunks: [{ id: 0, command: 'fine' }, { id: 1, command }] }, 'chunks[1].command'],
+      [{ chunks: [], mergeCommand: command }, 'mergeCommand'],
+    ]; // prettier-ignore
+    for (const [spec, path] of specs) {
+      const error = await rejection(manager.submitJob(spec));
+      expect(error.code).toBe('VALIDATION');
+      expect(error.issues).toHaveLength(1);
+      expect(error.issues![0]!.path).toBe(path);
+      expect(error.issues![0]!.message).toMatch(new RegExp(`position ${position}\\b`));
+    }
     expect(await repository.list()).toEqual([]);
-    const merge = await rejection(manager.submitJob({ chunks: [], mergeCommand: command }));
-    expect(merge.issues).toEqual([{ path: 'mergeCommand', message: expect.stringMatching(new RegExp(`position ${position}\\b`)) as unknown as string }]);
   });
 
   it('[F5] a line whose only word is empty names no program', async () => {
@@ -189,7 +211,7 @@ describe('placeholders', () => {
     const recorder = new Recorder((job) => ({ ...chunkResult, exitCode: job.meta!['attempt'] === 3 ? 0 : 1 }));
     await run(recorder, { chunks: [{ id: 0, command: 'r {attempt:02}' }] }, { retries: 3, retryDelay: 0 });
     expect(recorder.words).toEqual([['r', '01'], ['r', '02'], ['r', '03']]); // prettier-ignore
-    expect(recorder.jobs.map((job) => [job.env!['FRAMEWRIGHT_ATTEMPT'], job.meta!['attempt']])).toEqual([['1', 1], ['2', 2], ['3', 3]]); // prettier-ignore
+    expect(recorder.jobs.map((job) => [job.env!['FRAMEWRIGHT_ATTEMPT'], job.meta!['attempt'] as unknown])).toEqual([['1', 1], ['2', 2], ['3', 3]]); // prettier-ignore
     const printed = await run(
       new LocalWorkerAdapter(),
       { chunks: [{ id: 0, command: `sh -c 'printf %s "$1$FRAMEWRIGHT_ATTEMPT"; test "$1" = 03' sh {attempt:02}` }] },
@@ -268,7 +290,7 @@ describe('what a program is told beside its words', () => {
     await run(recorder, { plan }, { concurrency: 1 });
     const expectedWords = [['0', '00100', '109', '10', 'part-000.txt', 'the-job'], ['1', '00110', '119', '10', 'part-001.txt', 'the-job'], ['2', '00120', '124', '5', 'part-002.txt', 'the-job']]; // prettier-ignore
     expect(recorder.words.map((words) => words.slice(PRINTER.length))).toEqual(expectedWords);
-    expect(recorder.jobs.map((job) => job.meta!['outputFile'])).toEqual(['part-000.txt', 'part-001.txt', 'part-002.txt']);
+    expect(recorder.jobs.map((job) => job.meta!['outputFile'] as unknown)).toEqual(['part-000.txt', 'part-001.txt', 'part-002.txt']);
     const printed = await run(new LocalWorkerAdapter(), { plan }, { jobDir: folder });
     expect([0, 1, 2].map((id) => printedBy({ id, outputFile: `part-00${id}.txt` }, printed.get(id)))).toEqual(expectedWords);
   });
@@ -285,7 +307,7 @@ describe('commands of every kind', () => {
 
   const single = text.map((value): Piece => ({ source: `'${value.replaceAll("'", `'\\''`)}'`, value }));
   const double = text.map((value): Piece => ({ source: `"${value.replace(/[$`"\\]/g, '\\$&')}"`, value }));
-  const escaped = text.map((value): Piece => ({ source: [...value].map((c) => (c === '\n' ? `'\n'` : `\\${c}`)).join('') || `''`, value }));
+  const escaped = text.map((value): Piece => ({ source: Array.from(value).map((c) => (c === '\n' ? `'\n'` : `\\${c}`)).join('') || `''`, value }));
   const bare = text.map((value): Piece => ({ source: value.replace(/[\s'"\\]/g, '') || 'x', value: value.replace(/[\s'"\\]/g, '') || 'x' }));
   const oddity = fc.constantFrom<Piece[]>(
     ...[

@@ -751,6 +751,28 @@ describe('processes', () => {
     });
   }
 
+  for (const { kind, create } of repositories) {
+    it(`[F27][F30] 40 pauses and deletes at random moments of jobs of processes kept ${kind} end paused, or leave nothing`, async () => {
+      const random = new Random();
+      const spec = { chunks: [0, 1, 2].map((id) => ({ id, argv: ['/bin/sh', '-c', id < 2 ? ':' : 'exec sleep 600'] })) };
+      for (let n = 0; n < 40; n += 1) {
+        const repository = create();
+        const manager = open(repository, new JobExecutor(new LocalWorkerAdapter()));
+        const id = await manager.submitJob(spec, { concurrency: 1 + random.below(2) });
+        await turns(random.below(300));
+        if (n % 2 === 0) {
+          await manager.pauseJob(id);
+          expect((await repository.get(id))?.state, `case ${n} of seed ${random.seed}`).toBe('paused');
+        } else {
+          await manager.deleteJob(id);
+        }
+        await turns(5);
+        expect((await repository.get(id))?.state, `case ${n} of seed ${random.seed}`).toBe(n % 2 === 0 ? 'paused' : undefined);
+        await manager.close({ abortMs: 0 });
+      }
+    });
+  }
+
   it('[F95] cancel while a merge command runs as a process leaves none of it behind', async () => {
     const pids = deferred<number[]>();
     const local = new LocalWorkerAdapter();

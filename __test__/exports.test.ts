@@ -2,10 +2,10 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import * as imported from 'framewright';
-import { FramewrightError, InMemoryJobRepository, JobExecutor, JobManager, LocalWorkerAdapter, planChunks } from 'framewright';
+import { FramewrightError, InMemoryJobRepository, JobExecutor, JobManager, planChunks } from 'framewright';
 import type {
   ArtifactStorage, ChunkInput, ChunkStatus, ErrorCode, Executor, JobErrorInfo, JobEvent, JobEventType, JobExecutionOptions, JobManagerOptions,
-  JobMetadata, JobPriority, JobQuery, JobRepository, JobSpec, JobSpecInput, JobState, JobStatus, JobStatusInput, PlanOptions, RenderJobChunk,
+  JobMetadata, JobPriority, JobQuery, JobRepository, JobSpec, JobSpecInput, JobState, JobStatus, JobStatusInput, LocalWorkerAdapter, PlanOptions, RenderJobChunk,
   RetryPolicy, SubmitOptions, VideoStitcher, WorkerAdapter, WorkerJob, WorkerResult,
 } from 'framewright';
 import { describe, expect, expectTypeOf, it } from 'vitest';
@@ -62,10 +62,9 @@ describe('the exports', () => {
     expect(exported('export type')).toEqual(expect.arrayContaining(TYPES));
   });
 
-  it('[F144] of ESM and CommonJS are declared alike', () => {
-    const mine = readFileSync(join(repository, 'index.d.mts'), 'utf8');
-    const same = (text: string): string => text.replace(/^\/\/.*$/gm, '').trim();
-    if (!/^export (type )?\* from/m.test(mine)) expect(same(mine)).toBe(same(declarations));
+  it('[F144] of ESM are declared as those of CommonJS', () => {
+    const statements = readFileSync(join(repository, 'index.d.mts'), 'utf8').split('\n').filter((line) => line !== '' && !line.startsWith('//'));
+    expect(statements).toEqual(["export * from './index.js';"]);
   });
 
   it('[F144] nothing internal can be reached by a path', () => {
@@ -124,7 +123,7 @@ describe('the types', () => {
     expectTypeOf<JobManager['waitForJob']>().returns.resolves.toEqualTypeOf<JobStatus>();
     expectTypeOf<JobManager['chunks']>().returns.resolves.toEqualTypeOf<ChunkStatus[]>();
     expectTypeOf<JobManager['events']>().returns.toEqualTypeOf<AsyncIterableIterator<JobEvent>>();
-    for (const call of ['pauseJob', 'resumeJob', 'cancelJob', 'deleteJob'] as const) expectTypeOf<JobManager[typeof call]>().returns.resolves.toEqualTypeOf<void>();
+    expectTypeOf<JobManager['pauseJob' | 'resumeJob' | 'cancelJob' | 'deleteJob' | 'close']>().returns.resolves.toBeVoid();
     expectTypeOf<JobManager['pauseJob']>().parameter(1).toEqualTypeOf<{ mode?: 'immediate' | 'graceful'; strict?: boolean } | undefined>();
     expectTypeOf<JobManager['resumeJob']>().parameter(1).toEqualTypeOf<(JobExecutionOptions & { strict?: boolean }) | undefined>();
     expectTypeOf<JobManager['cancelJob']>().parameter(1).toEqualTypeOf<{ strict?: boolean; reason?: string } | undefined>();
@@ -159,7 +158,7 @@ describe('the types', () => {
       // @ts-expect-error -- no such event
       manager.on('job.exploded', () => undefined);
       // @ts-expect-error -- a started job has no duration
-      manager.on('job.started', (event) => event.durationMs);
+      manager.on('job.started', ({ durationMs }) => void String(durationMs));
     };
     expectTypeOf(listen).toBeFunction();
     expectTypeOf<Extract<JobEvent, { type: 'chunk.completed' }>>().toExtend<{ chunkId: number; attempt: number; durationMs: number; jobId: string; at: number }>();
@@ -203,7 +202,7 @@ describe('the types', () => {
     expectTypeOf<NonNullable<JobExecutionOptions['timeouts']>>().toEqualTypeOf<{ chunkMs?: number; mergeMs?: number; jobMs?: number; noProgressMs?: number; startMs?: number }>();
     const options: SubmitOptions[] = [
       { id: 'a', concurrency: 4, retries: 2, retryDelay: 0, jobDir: '/tmp', merge: false, env: { A: '1' }, meta: { any: [1] }, signal: AbortSignal.abort() },
-      { verifyOutput: async (file, chunk) => file.length > chunk.id, onChunkComplete: async (id, result) => void [id.toFixed(), result.exitCode.toFixed()] },
+      { verifyOutput: async (file, chunk) => file.length > chunk.id, onChunkComplete: async (id, result) => expect([id.toFixed(), result.exitCode.toFixed()]).toHaveLength(2) },
       // @ts-expect-error -- misspelt
       { concurency: 4 },
       // @ts-expect-error -- not a number
@@ -213,7 +212,7 @@ describe('the types', () => {
     ];
     expect(options).toHaveLength(5);
     expectTypeOf<RetryPolicy['type']>().toEqualTypeOf<'fixed_delay' | 'exponential_backoff'>();
-    const own: JobManagerOptions = { maxConcurrentJobs: 2, abortGraceMs: 1, logger: ({ level, target, message, fields }) => void [level, target, message, fields] };
+    const own: JobManagerOptions = { maxConcurrentJobs: 2, abortGraceMs: 1, logger: ({ level, target, message, fields }) => expect([level, target, message, fields]).toHaveLength(4) };
     expectTypeOf<Parameters<NonNullable<JobManagerOptions['logger']>>[0]['level']>().toEqualTypeOf<'trace' | 'debug' | 'info' | 'warn' | 'error'>();
     expect(own.maxConcurrentJobs).toBe(2);
   });
@@ -221,7 +220,7 @@ describe('the types', () => {
   it('[F144] of what users implement: executors, adapters, stitchers, repositories, and our own of each', () => {
     const adapter: WorkerAdapter = { execute: async ({ command, args = [], signal }: WorkerJob) => ({ exitCode: 0, stdout: [command, ...args].join(' '), stderr: '', durationMs: signal ? 1 : 0 }) };
     const executor: Executor = { execute: async (spec, options) => [spec.chunks.length, options?.concurrency] };
-    const stitcher: VideoStitcher = { stitch: async (inputs, output) => void [...inputs, output] };
+    const stitcher: VideoStitcher = { stitch: async (inputs, output) => expect([...inputs, output]).toHaveLength(2) };
     const kept = new Map<string, JobStatus>();
     const store: JobRepository = {
       save: async (job) => void kept.set(job.id, job as JobStatus),

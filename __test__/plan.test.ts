@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { FramewrightError, InMemoryJobRepository, planChunks, type JobSpecInput, type PlanOptions, type RenderJobChunk } from 'framewright';
+import { FramewrightError, InMemoryJobRepository, planChunks, type PlanOptions, type RenderJobChunk } from 'framewright';
 import { describe, expect, it } from 'vitest';
 import { open } from './support/managers.js';
 import { rejection } from './support/rejection.js';
@@ -138,7 +138,7 @@ describe('planChunks', () => {
     expect(pathsOf(refused({ ...base, ...options }))).toContain(path);
     const repository = new InMemoryJobRepository();
     const manager = open(repository, { execute: () => Promise.resolve() });
-    const error = await rejection(manager.submitJob({ plan: { ...base, ...options } } as JobSpecInput));
+    const error = await rejection(manager.submitJob({ plan: { ...base, ...options } }));
     expect(error.code).toBe('VALIDATION');
     expect(pathsOf(error)).toContain(`plan.${path}`);
     expect(await repository.list()).toEqual([]);

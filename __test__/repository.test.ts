@@ -17,7 +17,7 @@ function statusOf(id: string, more: Partial<JobStatus> & Record<string, unknown>
     createdAt: 1_700_000_000_000,
     updatedAt: 1_700_000_000_500,
     ...more,
-  } as JobStatusInput; // prettier-ignore
+  }; // prettier-ignore
 }
 
 const paths = (issues: { path: string }[] | undefined): string[] => (issues ?? []).map((issue) => issue.path);
@@ -157,7 +157,7 @@ describe('InMemoryJobRepository', () => {
     const first = (await repository.get('a'))!;
     expect(first).toMatchObject({ meta: { nested: { list: [1] } }, tags: ['t'] });
     expect(first.spec).toEqual(before.spec);
-    first.meta!['nested'].list.push(3);
+    (first.meta!['nested'] as { list: number[] }).list.push(3);
     first.spec.chunks.pop();
     const [listed] = await repository.list();
     expect(listed).toMatchObject({ meta: { nested: { list: [1] } } });

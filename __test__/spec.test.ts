@@ -248,7 +248,7 @@ describe('a job spec', () => {
     const kept = structuredClone(first);
     first.spec.chunks[0]!.command = 'changed';
     first.spec.metadata.fps = 1;
-    first.meta!['a'].b = 2;
+    (first.meta!['a'] as { b: number }).b = 2;
     first.tags.push('changed');
     first.state = 'failed';
     expect(await manager.getJob(id)).toEqual(kept);

@@ -44,7 +44,7 @@ export function jobSpec(n, chunks, own = true) {
 export const turn = () => new Promise((resolve) => setImmediate(resolve));
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Delay of the event loop while `work` runs, in milliseconds. Its timer alone accounts for about one of them. */
+/** CPU time of all threads, and delay of the event loop, while `work` runs, in milliseconds. Its timer alone accounts for about one of them. */
 export async function watched(work) {
   await pause(5);
   const histogram = monitorEventLoopDelay({ resolution: 1 });
@@ -53,11 +53,18 @@ export async function watched(work) {
   histogram.reset();
   // The first delay after a reset is not recorded.
   await pause(5);
+  const before = process.cpuUsage();
   const value = await work();
+  const { user, system } = process.cpuUsage(before);
   // The timer that was late has to fire to be counted.
   await pause(5);
   histogram.disable();
-  return { ...value, delayP99: histogram.percentile(99) / 1e6, delayMax: histogram.max / 1e6 };
+  return { ...value, cpuMs: (user + system) / 1000, delayP99: histogram.percentile(99) / 1e6, delayMax: histogram.max / 1e6 };
+}
+
+/** CPU time against the peers': what is left of a comparison on a machine with busy neighbours. */
+export function cpuRow(what, ours, peers) {
+  return { what: `${what}: CPU time, all threads`, value: ours.cpuMs, unit: 'ms', peers: Object.fromEntries(Object.entries(peers).map(([name, side]) => [name, side.cpuMs])) };
 }
 
 /** Rows of the event loop's delay of several sides. */

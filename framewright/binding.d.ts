@@ -62,11 +62,11 @@ export declare class Engine {
   rejected(ticket: number, run: number, aborted: boolean, error: string): number
   advance(ticket: number, run: number): number
   /** The merge ended; `error`: JSON of a `JobErrorInfo`, or empty; `result`: JSON, or empty. */
-  merged(ticket: number, run: number, durationMs: number, error: string, result: string): number
+  merged(ticket: number, run: number, durationMs: number, error: string, fatal: boolean, result: string): number
   /** JSON of the failure of a merge program. */
   mergeExitError(exitCode: number, signal: string | undefined | null, stderr: string): string
   giveUp(ticket: number, run: number): number
-  /** 0: paused; 1: being stopped; 2: did not apply. */
+  /** 0: paused; 1: being stopped; 2: did not apply; 3: it was so already. */
   pause(id: string, graceful: boolean, strict: boolean): number
   cancel(id: string, reason: string | undefined | null, strict: boolean): number
   remove(id: string, strict: boolean): number

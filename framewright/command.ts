@@ -4,7 +4,7 @@ import { native } from './errors.js';
 import type { RenderJobChunk } from './types.js';
 
 /** Where a placeholder may stand, and what it is. */
-const PLACEHOLDER = /\{(chunkId|startFrame|endFrame|frameCount|frameStep|outputFile|jobId|attempt)(?::(\d{1,9}))?\}/g;
+const PLACEHOLDER = /\{(chunkId|startFrame|endFrame|frameCount|frameStep|outputFile|jobId|attempt)(?::(\d+))?\}/g;
 
 /** The widest padding; a wider one stays as it is. */
 const WIDEST = 32;
@@ -34,8 +34,9 @@ export function render(template: string, values: Values): string {
     const value = values[name];
     if (value === undefined) return whole;
     if (width === undefined) return String(value);
-    if (typeof value === 'string' || Number(width) > WIDEST) return whole;
-    return String(value).padStart(Number(width), '0');
+    const digits = Number(width);
+    if (typeof value === 'string' || digits < 1 || digits > WIDEST) return whole;
+    return String(value).padStart(digits, '0');
   });
 }
 

@@ -56,7 +56,7 @@ type Notice =
   | { kind: 'changed'; id: string }
   | { kind: 'output'; ticket: number; chunkId: number; stderr: boolean; text: string }
   | ({ kind: 'chunk'; ticket: number; chunkId: number; completed: number; total: number } & WorkerResult)
-  | { kind: 'verify'; ticket: number; question: number; index: number; file: string }
+  | { kind: 'verify'; ticket: number; question: number; index: number; attempt: number; file: string }
   | { kind: 'ran'; ticket: number };
 
 interface Waiting {
@@ -96,8 +96,8 @@ function unavailable(error: unknown): unknown {
   return new FramewrightError('STORE_UNAVAILABLE', messageOf(error), { cause: error });
 }
 
-/** The value thrown by user code that ended a job which is run alone. */
-const causes = new WeakMap<JobManager, unknown>();
+/** The run of a job that is run alone: it knows what the user's code threw. */
+const lastRuns = new WeakMap<JobManager, JobRun | undefined>();
 
 /**
  * Takes jobs, runs them by an executor, keeps them in a repository.
@@ -125,7 +125,7 @@ export class JobManager {
   readonly #waiters = new Map<string, Set<() => void>>();
   readonly #closing = new AbortController();
   #scheduled = false;
-  #closed = false;
+  #closed: Promise<void> | undefined;
 
   /**
    * @param repository where jobs are kept: {@link InMemoryJobRepository}, or any object with save, get, list and delete.
@@ -450,13 +450,22 @@ export class JobManager {
     if (!storage || jobDir === undefined) return undefined;
     const known = (await this.getJob(run.id))?.meta?.['jobDefUrl'] as unknown;
     if (typeof known === 'string') return { jobDefUrl: known };
+    const stored: { assetsUrl?: string; jobDefUrl?: string } = {};
+    // Deleted or stopped meanwhile: what was brought there is of no use.
+    const unwanted = async (): Promise<boolean> => {
+      if (!run.isOver() && !run.signal.aborted) return false;
+      await this.#cleanUp(run.id, stored);
+      return true;
+    };
     try {
-      const assetsUrl = await storage.uploadAssetBundle(run.id, jobDir);
-      const jobDefUrl = await storage.uploadJobSpec(run.id, { ...structuredCloneOf(spec), assetsUrl });
-      spec.assetsUrl = assetsUrl;
-      this.#engine.setStored(run.id, assetsUrl, JSON.stringify({ jobDefUrl }));
+      stored.assetsUrl = await storage.uploadAssetBundle(run.id, jobDir);
+      if (await unwanted()) return undefined;
+      stored.jobDefUrl = await storage.uploadJobSpec(run.id, { ...structuredCloneOf(spec), assetsUrl: stored.assetsUrl });
+      if (await unwanted()) return undefined;
+      spec.assetsUrl = stored.assetsUrl;
+      this.#engine.setStored(run.id, stored.assetsUrl, JSON.stringify({ jobDefUrl: stored.jobDefUrl }));
       this.#host.touched(run.id);
-      return { jobDefUrl };
+      return { jobDefUrl: stored.jobDefUrl };
     } catch (error) {
       throw new FramewrightError('STORAGE_FAILED', `Asset/Spec upload failed: ${messageOf(error)}`, { cause: error });
     }
@@ -465,7 +474,7 @@ export class JobManager {
   #ended(run: JobRun): void {
     this.#runs.delete(run.ticket);
     this.#alive.leave();
-    if (causes.has(this)) causes.set(this, run.cause);
+    if (lastRuns.has(this)) lastRuns.set(this, run);
     const state = this.#engine.state(run.id);
     if (state === 'paused' || state === 'failed') this.#kept.set(run.id, run.options);
     else this.#kept.delete(run.id);
@@ -534,7 +543,8 @@ export class JobManager {
       const good = run && typeof verify === 'function' ? await verify(notice.file, structuredClone(run.chunk(notice.index))) : false;
       this.#engine.answer(notice.question, good, null);
     } catch (error) {
-      if (run) run.cause = error;
+      const chunk = run?.chunk(notice.index);
+      if (run && chunk) run.setCause(chunk.id, notice.attempt, error);
       this.#engine.answer(notice.question, false, messageOf(error));
     }
   }
@@ -718,7 +728,7 @@ export class JobManager {
     if ([...this.#runs.values()].some((run) => run.id === id) || [...this.#waiting.values()].some((waiting) => waiting.id === id)) return;
     await this.#saver.settle(id);
     const status = await this.#fetch(id);
-    this.#saver.saw(id, (status as Partial<JobStatus> | undefined)?.version);
+    this.#saver.saw(id, status);
     if (status) native(() => this.#engine.adopt(toJson(complete(status), 'job status')));
     else this.#engine.release(id);
   }
@@ -736,7 +746,7 @@ export class JobManager {
         this.#alive.leave();
       }
     }
-    if (code === 2) return;
+    if (code >= 2) return;
     for (const [ticket, waiting] of this.#waiting) if (waiting.id === id && this.#engine.state(id) !== 'pending') this.#waiting.delete(ticket);
     if (this.#saves && this.#engine.state(id) !== null) await this.#saver.flush(id);
     this.#drain();
@@ -826,7 +836,7 @@ export class JobManager {
     for (const [ticket, waiting] of this.#waiting) if (waiting.id === id) this.#waiting.delete(ticket);
     this.#unfollow(id);
     this.#kept.delete(id);
-    if (before) await this.#cleanUp(before);
+    if (before) await this.#cleanUp(id, { assetsUrl: before.spec.assetsUrl, jobDefUrl: before.meta?.['jobDefUrl'] });
     if (this.#outside || !isOwn.delete(this.#repository)) {
       await this.#saver.settle(id);
       try {
@@ -844,19 +854,17 @@ export class JobManager {
   }
 
   /** Removes what was stored for a job; failures are told and leave the job deleted. */
-  async #cleanUp(job: JobStatus): Promise<void> {
+  async #cleanUp(id: string, { assetsUrl, jobDefUrl }: { assetsUrl?: unknown; jobDefUrl?: unknown }): Promise<void> {
     const storage = this.#storage as ArtifactStorage;
-    const jobDefUrl = job.meta?.['jobDefUrl'] as unknown;
-    const { assetsUrl } = job.spec;
     const attempt = async (what: string, remove: () => Promise<void>): Promise<void> => {
       try {
         await remove();
       } catch (error) {
-        this.#log('warn', `${what} of job "${job.id}" could not be removed: ${messageOf(error)}`, { jobId: job.id });
+        this.#log('warn', `${what} of job "${id}" could not be removed: ${messageOf(error)}`, { jobId: id });
       }
     };
-    if (assetsUrl !== undefined) await attempt('The assets', () => storage.deleteAssetBundle(job.id, assetsUrl));
-    if (typeof jobDefUrl === 'string') await attempt('The spec', () => storage.deleteJobSpec(job.id, jobDefUrl));
+    if (typeof assetsUrl === 'string') await attempt('The assets', () => storage.deleteAssetBundle(id, assetsUrl));
+    if (typeof jobDefUrl === 'string') await attempt('The spec', () => storage.deleteJobSpec(id, jobDefUrl));
   }
 
   /** A slot may have become free. */
@@ -907,8 +915,11 @@ export class JobManager {
     const abortMs = amount(options.abortMs, 'abortMs', 5000);
     this.#engine.close();
     this.#waiting.clear();
-    if (!this.#closed) {
-      this.#closed = true;
+    this.#closed ??= this.#stop(finishMs, abortMs);
+    await this.#closed;
+  }
+
+  async #stop(finishMs: number, abortMs: number): Promise<void> {
       const gone = async (ms: number): Promise<void> => {
         const until = clock() + ms;
         while (this.#runs.size > 0 && clock() < until) await sleep(Math.min(10, ms));
@@ -925,7 +936,6 @@ export class JobManager {
       }
       for (const id of [...this.#signals.keys()]) this.#unfollow(id);
       this.#saver.end();
-    }
     this.#drain();
     this.#closing.abort();
     this.#events.close();
@@ -975,13 +985,13 @@ export async function runAlone(
   };
   if (work) setWork(inner, work);
   const manager = new JobManager(new InMemoryJobRepository(), inner);
-  causes.set(manager, undefined);
+  lastRuns.set(manager, undefined);
   const { id: _, ...own } = { ...options } as JobExecutionOptions & { [RUN]?: JobRun | undefined; id?: string };
   own[RUN] = undefined;
   const id = await manager.submitJob(spec, own);
   const status = await manager.waitForJob(id);
   if (status.state === 'completed') return;
-  const cause = causes.get(manager);
   if (status.state === 'cancelled') throw aborted('The job was aborted', options.signal);
-  throw errorOf(status.failure ?? { code: 'INTERNAL', message: status.error ?? `The job ended ${status.state}` }, cause);
+  const failure = status.failure ?? { code: 'INTERNAL', message: status.error ?? `The job ended ${status.state}` };
+  throw errorOf(failure, lastRuns.get(manager)?.causeOf(failure));
 }

@@ -1,5 +1,5 @@
 /** Options on their way in: what can be written down goes to the engine, callbacks and objects stay here. */
-import { checkMethod, checkObject, checkSignal, isObject, shown } from './arguments.js';
+import { checkMethod, checkObject, checkSignal, isObject } from './arguments.js';
 import { invalid } from './errors.js';
 import { toJson } from './memory-repository.js';
 import { stitcherKind } from './stitchers.js';
@@ -16,10 +16,11 @@ const WRITTEN = [
 /** Public fields of the status that come with a submit. */
 const PUBLIC = ['meta'] as const;
 
-/** Numbers that JSON would turn into null are told as what they are. */
-function printable(value: unknown): unknown {
+/** What JSON would change or leave out without a word is told as what it is: a number by its name, others as null. */
+function printable(value: unknown, deep = true): unknown {
   if (typeof value === 'number' && !Number.isFinite(value)) return String(value);
-  if (Array.isArray(value)) return value.map(printable);
+  if (typeof value === 'function' || typeof value === 'symbol' || typeof value === 'bigint') return null;
+  if (deep && Array.isArray(value)) return Array.from(value as unknown[], (entry) => printable(entry, false));
   return value;
 }
 
@@ -33,15 +34,6 @@ export function checkOptions(options: unknown): asserts options is SubmitOptions
   if (options['mergeAdapter'] !== undefined) checkMethod(options['mergeAdapter'], 'mergeAdapter', 'execute');
   if (options['stitcher'] !== undefined) checkMethod(options['stitcher'], 'stitcher', 'stitch');
   if (options['verifyOutput'] === 'function') throw invalid('verifyOutput', 'must be "none", "exists", "nonempty" or a function', 'options');
-  for (const name of WRITTEN) {
-    const value = options[name];
-    // JSON would leave these out without a word.
-    const vanishes = typeof value === 'symbol' || typeof value === 'bigint' || (typeof value === 'function' && name !== 'verifyOutput');
-    if (vanishes) throw invalid(name, `must not be ${shown(value)}`, 'options');
-    if (name === 'env' && isObject(value)) {
-      for (const [key, text] of Object.entries(value)) if (typeof text !== 'string') throw invalid(`env.${key}`, `must be a string, got ${shown(text)}`, 'options');
-    }
-  }
   if (options['id'] !== undefined && typeof options['id'] !== 'string') throw invalid('id', 'must be a string', 'options');
 }
 
@@ -53,7 +45,9 @@ export function writtenOptions(options: JobExecutionOptions): string {
     if (value === undefined) continue;
     if (name === 'verifyOutput' && typeof value === 'function') value = 'function';
     if (name === 'stitcher') value = stitcherKind(value as NonNullable<JobExecutionOptions['stitcher']>);
-    if (name === 'timeouts' && isObject(value) && !Array.isArray(value)) value = Object.fromEntries(Object.entries(value).map(([key, limit]) => [key, printable(limit)]));
+    if ((name === 'timeouts' || name === 'env') && isObject(value) && !Array.isArray(value)) {
+      value = Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, printable(entry)]));
+    }
     written ??= {};
     written[name] = printable(value);
   }

@@ -6,6 +6,7 @@ import { environmentOf, render, splitCommand, valuesOf } from './command.js';
 import { FramewrightError, aborted, infoOf, isFatal, messageOf, typed } from './errors.js';
 import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
 import binding from './native.js';
+import { stitcherKind } from './stitchers.js';
 import { LONGEST_DELAY, clearTimeout, clock, setTimeout, sleep } from './timers.js';
 import type { ErrorCode, JobErrorInfo, JobExecutionOptions, JobSpec, RenderJobChunk, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
 
@@ -60,8 +61,10 @@ export class JobRun {
   spec: JobSpec | undefined;
   /** What the executor was handed, so that only the very same options are taken as this run's. */
   given: JobExecutionOptions | undefined;
-  /** The value thrown by the user's code that ended the job. */
+  /** What the user's code threw outside of a chunk. */
   cause: unknown;
+  /** What was thrown in the latest attempt of each chunk. */
+  readonly #causes = new Map<number, { attempt: number; cause: unknown }>();
   /** Resolves when the engine's own driver has no process left. */
   ran: (() => void) | undefined;
   #slice: RenderJobChunk[] = [];
@@ -87,6 +90,18 @@ export class JobRun {
     if (complete) Object.assign(direct, { onChunkComplete: complete });
     this.given = direct;
     return direct;
+  }
+
+  /** What was thrown where a job failed. */
+  causeOf(failure: JobErrorInfo): unknown {
+    if (failure.chunkId === undefined) return this.cause;
+    const known = this.#causes.get(failure.chunkId);
+    return known?.attempt === failure.attempt ? known?.cause : undefined;
+  }
+
+  /** What a function of the user's threw about a chunk that the engine runs. */
+  setCause(chunkId: number, attempt: number, cause: unknown): void {
+    this.#causes.set(chunkId, { attempt, cause });
   }
 
   get #engine(): Engine {
@@ -267,7 +282,8 @@ export class JobRun {
       return -1;
     }
     // Of a function of the user's that threw, its own error is the cause.
-    this.cause = error instanceof FramewrightError && error.code === 'OUTPUT_MISSING' ? (error.cause ?? error) : error;
+    const cause = error instanceof FramewrightError && error.code === 'OUTPUT_MISSING' ? (error.cause ?? error) : error;
+    this.#causes.set(chunk.id, { attempt, cause });
     const known = error instanceof FramewrightError ? error.code : undefined;
     const code: ErrorCode = known && known !== 'ABORTED' ? known : isFatal(error) ? 'SPAWN_FAILED' : 'CHUNK_FAILED';
     const message = messageOf(error);
@@ -419,6 +435,7 @@ export class JobRun {
             controller.abort(late);
           });
     let failure = '';
+    let fatal = false;
     let result = '';
     try {
       if (!this.signal.aborted) result = await this.#patiently(this.#mergeOnce(adapter, options, controller.signal), controller.signal);
@@ -428,12 +445,13 @@ export class JobRun {
       this.cause = thrown;
       const info = thrown instanceof MergeFailure ? thrown.info : JSON.stringify(withPrefix(infoOf(thrown, 'MERGE_FAILED')));
       failure = info;
+      fatal = !late && isFatal(thrown);
     } finally {
       this.signal.removeEventListener('abort', stop);
       if (timer) this.stopTimer(timer);
     }
     if (this.over) return ENDED;
-    const code = engine.merged(this.ticket, this.number, clock() - begun, failure, result);
+    const code = engine.merged(this.ticket, this.number, clock() - begun, failure, fatal, result);
     this.host.touched(this.id);
     return code;
   }
@@ -466,8 +484,8 @@ export class JobRun {
     const inputs = (): string[] => engine.mergeInputs(this.id).map((input) => resolve(folder, input));
     if (stitcher && output !== undefined) {
       const files = inputs();
-      // Nothing to put together and no tool that could make a video of nothing.
-      if (files.length === 0) return '';
+      // No tool of ours can make a video of nothing; what a stitcher of the user's does is its own affair.
+      if (files.length === 0 && stitcherKind(stitcher) !== 'custom') return '';
       await stitcher.stitch(files, output, { signal });
     } else {
       const words = engine.mergeCommand(this.id);

@@ -3,7 +3,7 @@ import type { Engine } from './binding.js';
 import { FramewrightError, messageOf } from './errors.js';
 import { markMirrored } from './memory-repository.js';
 import { sleep } from './timers.js';
-import type { JobRepository, JobStatus } from './types.js';
+import type { JobRepository, JobStatus, JobStatusInput } from './types.js';
 
 /** After so many failures in a row those who wait are told; saving goes on. */
 const PATIENCE = 5;
@@ -57,10 +57,11 @@ export class Saver {
     if (this.#jobs.has(id)) await this.flush(id).catch(() => undefined);
   }
 
-  /** The store has the job at that version; `undefined`: it has none. */
-  saw(id: string, version: number | undefined): void {
-    if (version === undefined) this.#seen.delete(id);
-    else this.#seen.set(id, version);
+  /** The store has the job as told; `undefined`: it has none. */
+  saw(id: string, status: JobStatusInput | undefined): void {
+    // A store that gives back what it was given still has the version that we named; one that counts does not keep `record`.
+    if (status === undefined) this.#seen.delete(id);
+    else this.#seen.set(id, status.record === undefined ? (status.version ?? 0) : (status.version ?? 0) + 1);
   }
 
   /** No save is begun any more, except those that run. */

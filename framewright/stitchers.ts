@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { checkMethod, checkObject, checkSignal, isText, isTexts } from './arguments.js';
-import { FramewrightError, aborted, invalid, native, typed } from './errors.js';
+import { FramewrightError, aborted, invalid, messageOf, native, typed } from './errors.js';
 import { LocalWorkerAdapter } from './local-adapter.js';
 import binding from './native.js';
 import type { VideoStitcher, WorkerAdapter } from './types.js';
@@ -21,6 +21,12 @@ function check(inputs: unknown, output: unknown, options: unknown): asserts inpu
   if (!isText(output) || output === '') throw invalid('output', 'must be a path', 'stitch');
   checkObject(options);
   checkSignal(options['signal']);
+}
+
+/** What went wrong, as an error of ours; another's is its cause. */
+function mergeError(error: unknown): FramewrightError {
+  if (error instanceof FramewrightError) return error;
+  return new FramewrightError('MERGE_FAILED', `Merge failed: ${messageOf(error)}`, { cause: error });
 }
 
 /** Joins videos of the same encoding by ffmpeg's concat demuxer, without encoding again. */
@@ -65,7 +71,8 @@ export class FfmpegStitcher implements VideoStitcher {
       }
       await binding.publishFile(temporary, target);
     } catch (error) {
-      throw typed(error);
+      if (signal?.aborted) throw aborted('The merge was stopped', signal);
+      throw mergeError(typed(error));
     } finally {
       await rm(list, { force: true });
       await rm(temporary, { force: true });
@@ -102,7 +109,7 @@ export class ConcatStitcher implements VideoStitcher {
       );
     } catch (error) {
       if (signal?.aborted) throw aborted('The merge was stopped', signal);
-      throw typed(error);
+      throw mergeError(typed(error));
     } finally {
       signal?.removeEventListener('abort', stop);
     }

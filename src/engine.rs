@@ -63,6 +63,7 @@ fn controlled(outcome: Controlled) -> u32 {
         Controlled::Done => 0,
         Controlled::Stopping => 1,
         Controlled::Nothing => 2,
+        Controlled::Already => 3,
     }
 }
 
@@ -228,8 +229,8 @@ impl Engine {
 
     /// The merge ended; `error`: JSON of a `JobErrorInfo`, or empty; `result`: JSON, or empty.
     #[napi(catch_unwind)]
-    pub fn merged(&self, ticket: u32, run: u32, duration_ms: f64, error: String, result: String) -> f64 {
-        let outcome = if error.is_empty() { Ok(if result.is_empty() { None } else { Some(result.into()) }) } else { Err(info(&error)) };
+    pub fn merged(&self, ticket: u32, run: u32, duration_ms: f64, error: String, fatal: bool, result: String) -> f64 {
+        let outcome = if error.is_empty() { Ok(if result.is_empty() { None } else { Some(result.into()) }) } else { Err((info(&error), fatal)) };
         code(self.inner.merged(ticket, run, duration_ms, outcome))
     }
 
@@ -244,7 +245,7 @@ impl Engine {
         code(self.inner.give_up(ticket, run))
     }
 
-    /// 0: paused; 1: being stopped; 2: did not apply.
+    /// 0: paused; 1: being stopped; 2: did not apply; 3: it was so already.
     #[napi(catch_unwind)]
     pub fn pause(&self, id: String, graceful: bool, strict: bool) -> Result<u32> {
         self.inner.control(&id, Control::Pause, Ask::Pause { graceful }, strict).map(controlled).map_err(thrown)

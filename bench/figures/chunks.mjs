@@ -1,6 +1,6 @@
 // One job of 10,000 and of 100,000 chunks, in memory, by an adapter of JavaScript that does nothing, ten at once.
 import { byLoop, byQueue } from '../peers.mjs';
-import { delayRow, framewright, jobSpec, nothing, watched } from '../support.mjs';
+import { cpuRow, delayRow, framewright, jobSpec, nothing, watched } from '../support.mjs';
 
 const CONCURRENCY = 10;
 const WARM = 5_000;
@@ -67,6 +67,7 @@ export default {
         { what: `${what} : p-queue`, value: ratio, unit: 'x', target: '>= 2', met: ratio >= 2 },
         { what: `${what}: submit to first chunk`, value: ours.startUs, unit: 'us/chunk' },
         { what: `${what}, one command for all`, value: m[`one command ${size}`].perSecond, unit: 'chunks/s' },
+        cpuRow(what, ours, { 'p-queue': queue, loop }),
         delayRow(what, ours, { 'p-queue': queue, loop }),
       ];
     });

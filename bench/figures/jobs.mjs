@@ -1,6 +1,6 @@
 // 10,000 jobs of one chunk each, in memory, by an adapter of JavaScript that does nothing.
 import { byLoop, byQueue } from '../peers.mjs';
-import { delayRow, framewright, jobSpec, nothing, turn, watched } from '../support.mjs';
+import { cpuRow, delayRow, framewright, jobSpec, nothing, turn, watched } from '../support.mjs';
 
 const JOBS = 10_000;
 const WARM = 2_000;
@@ -61,6 +61,7 @@ export default {
       { what: 'jobs : p-queue', value: ours.perSecond / peers['p-queue'], unit: 'x', target: '>= 0.5 (floor 0.4)', met: ours.perSecond / peers['p-queue'] >= 0.5 },
       { what: 'one submit, awaited', value: ours.submitUs, unit: 'us' },
       { what: 'jobs, with a listener of job.completed', value: m.listened.perSecond, unit: 'jobs/s', peers },
+      cpuRow('jobs', ours, { 'p-queue': m['p-queue'], loop: m.loop }),
       delayRow('jobs', ours, { 'p-queue': m['p-queue'], loop: m.loop }),
     ];
   },

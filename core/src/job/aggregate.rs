@@ -240,7 +240,7 @@ impl Job {
                 self.enter(JobState::Pending, event)?;
                 self.finished_at = None;
                 // A job that was paused while a sibling's failure stopped it has failed chunks, too.
-                self.rows.reopen(true);
+                self.rows.reopen(true, *afresh);
             }
             JobEvent::Cancelled { .. } => {
                 self.enter(JobState::Cancelled, event)?;
@@ -277,7 +277,7 @@ impl Job {
 
     fn stop_chunks(&mut self, now: f64) {
         if self.rows.count(ChunkState::Running) > 0 {
-            self.rows.reopen(false);
+            self.rows.reopen(false, false);
         }
         self.partial_frames = 0.0;
         self.updated_at = now;

@@ -172,11 +172,10 @@ impl PlanOptions {
                 _ => {}
             }
         }
-        match serde_json::from_value(serde_json::Value::Object(fields)) {
-            Ok(options) => Ok(options),
-            Err(_) if !issues.is_empty() => Err(issues),
-            Err(error) => Err(vec![issue("", error.to_string())]),
+        if !issues.is_empty() {
+            return Err(issues);
         }
+        serde_json::from_value(serde_json::Value::Object(fields)).map_err(|error| vec![issue("", error.to_string())])
     }
 }
 

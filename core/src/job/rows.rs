@@ -142,15 +142,21 @@ impl Rows {
         self.put(index, ChunkState::Pending);
     }
 
-    /// Running chunks (and failed ones, with `failed`) become pending; what failures they had is forgotten then.
-    pub(super) fn reopen(&mut self, failed: bool) {
+    /// Running chunks (and failed ones, with `failed`) become pending. Of failed ones the failures are forgotten, of all
+    /// with `afresh`.
+    pub(super) fn reopen(&mut self, failed: bool, afresh: bool) {
         for index in 0..self.rows.len() as u32 {
             let state = self.rows[index as usize].state;
             if state == ChunkState::Running || failed && state == ChunkState::Failed {
                 self.put(index, ChunkState::Pending);
+                if state == ChunkState::Failed
+                    && let Some(details) = &mut self.details
+                {
+                    details.remove(&index);
+                }
             }
         }
-        if failed {
+        if afresh {
             self.details = None;
         }
     }

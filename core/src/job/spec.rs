@@ -380,6 +380,8 @@ impl SpecBuilder {
         }
         if [chunk.start_frame, chunk.frame_count, chunk.frame_step].into_iter().flatten().any(|n| n > MAX_SAFE) {
             self.issue(format!("chunks[{position}]"), "has a number that a double does not hold exactly");
+        } else if chunk.end_frame().is_some_and(|end| end > MAX_SAFE) {
+            self.issue(at("frameCount"), "leads to an end frame that a double does not hold exactly");
         }
         match (&chunk.argv, &chunk.command) {
             (Some(argv), _) => {
@@ -397,10 +399,12 @@ impl SpecBuilder {
                     }
                 } else if text.contains('\0') {
                     self.issue(at("command"), "must not contain a NUL character");
-                } else if text.contains(['"', '\'', '\\'])
-                    && let Err(error) = command::split(text)
-                {
-                    self.issue(at("command"), error.to_string());
+                } else if text.contains(['"', '\'', '\\']) {
+                    match command::split(text) {
+                        Err(error) => self.issue(at("command"), error.to_string()),
+                        Ok(words) if words.first().is_none_or(String::is_empty) => self.issue(at("command"), "must begin with a program"),
+                        Ok(_) => {}
+                    }
                 }
             }
             (None, None) if self.rules.needs_command => self.issue(at("command"), "is missing"),
@@ -443,27 +447,38 @@ impl SpecBuilder {
         let before = self.issues.len();
         let at = |name: &str| format!("chunks[{position}].{name}");
         match serde_json::from_str::<Value>(text) {
-            Ok(Value::Object(chunk)) => {
+            Ok(Value::Object(mut chunk)) => {
                 for (name, least, needed) in [("id", 0, true), ("startFrame", 0, false), ("frameCount", 1, false), ("frameStep", 1, false)] {
                     match chunk.get(name) {
                         Some(value) if !is_integer(value, least) => {
-                            self.issue(at(name), format!("must be an integer of {least} or more, got {}", shown(value)))
+                            self.issue(at(name), format!("must be an integer of {least} or more, got {}", shown(value)));
+                            chunk.remove(name);
                         }
                         None if needed => self.issue(at(name), "is missing"),
                         _ => {}
                     }
                 }
                 for name in ["outputFile", "command"] {
-                    if let Some(value) = chunk.get(name)
-                        && !value.is_string()
-                    {
+                    if let Some(value) = chunk.get(name).filter(|value| !value.is_string()) {
                         self.issue(at(name), format!("must be a string, got {}", shown(value)));
+                        chunk.remove(name);
+                        if name == "command" {
+                            chunk.insert(name.to_owned(), Value::from("-"));
+                        }
                     }
                 }
-                if let Some(value) = chunk.get("argv")
-                    && !value.as_array().is_some_and(|argv| argv.iter().all(Value::is_string))
-                {
+                if let Some(value) = chunk.get("argv").filter(|value| !value.as_array().is_some_and(|argv| argv.iter().all(Value::is_string))) {
                     self.issue(at("argv"), format!("must be an array of strings, got {}", shown(value)));
+                    chunk.remove("argv");
+                    chunk.entry("command").or_insert_with(|| Value::from("-"));
+                }
+                // What else is wrong with it is told, too; a chunk without an id gets one that nobody has.
+                chunk.entry("id").or_insert_with(|| Value::from(MAX_SAFE - position as u64));
+                if self.issues.len() > before
+                    && let Ok(rest) = serde_json::from_value::<Chunk>(Value::Object(chunk))
+                {
+                    self.take(position, rest, 0, 0);
+                    return;
                 }
             }
             Ok(value) => self.issue(format!("chunks[{position}]"), format!("must be an object, got {}", shown(&value))),

@@ -87,7 +87,7 @@ pub fn write_logs(job: &Job, from: usize, count: usize, out: &mut String) {
 pub fn write_chunk(job: &Job, index: u32, out: &mut String) {
     let row = job.rows.get(index);
     let _ = write!(out, "{{\"id\":{},\"state\":\"{}\",\"attempt\":{}", job.spec.chunk_id(index), row.state.as_str(), row.attempt);
-    if row.attempt > 0 {
+    if row.attempt > 0 && row.state != ChunkState::Pending {
         let started = job.created_at + f64::from(row.started);
         out.push_str(",\"startedAt\":");
         push_number(out, started.round());

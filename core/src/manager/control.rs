@@ -70,6 +70,8 @@ pub enum Controlled {
     Stopping,
     /// It did not apply.
     Nothing,
+    /// It was so already.
+    Already,
 }
 
 impl Manager {
@@ -113,7 +115,7 @@ impl Manager {
         }
         let state = slot.job()?.state;
         match answer(state, control) {
-            Answer::AlreadyDone => Ok(Controlled::Done),
+            Answer::AlreadyDone => Ok(Controlled::Already),
             Answer::Nothing if strict => Err(not_in(id, control, state)),
             Answer::Nothing => Ok(Controlled::Nothing),
             Answer::Change => {

@@ -208,7 +208,7 @@ impl Driven {
         }
         let outcome = self.watched(ticket, index, chunk, spec).await;
         let outcome = match outcome {
-            Outcome::Completed(finished) => match self.keep(ticket, index, chunk, temporary.is_some(), file.as_deref(), final_file.as_deref()).await {
+            Outcome::Completed(finished) => match self.keep(ticket, index, attempt, chunk, temporary.is_some(), file.as_deref(), final_file.as_deref()).await {
                 Ok(()) => Outcome::Completed(finished),
                 Err(error) => Outcome::Failed { error, fatal: false },
             },
@@ -314,7 +314,17 @@ impl Driven {
     }
 
     /// Checks the output of a program that ended well and gives it its name.
-    async fn keep(&self, ticket: u32, index: u32, chunk: &Chunk, renamed: bool, file: Option<&Path>, final_file: Option<&Path>) -> Result<(), ErrorInfo> {
+    #[allow(clippy::too_many_arguments, reason = "one call, all of it the attempt's")]
+    async fn keep(
+        &self,
+        ticket: u32,
+        index: u32,
+        attempt: u32,
+        chunk: &Chunk,
+        renamed: bool,
+        file: Option<&Path>,
+        final_file: Option<&Path>,
+    ) -> Result<(), ErrorInfo> {
         let (Some(file), Some(final_file)) = (file, final_file) else { return Ok(()) };
         let missing = |message: String| ErrorInfo::new(ErrorCode::OutputMissing, format!("Chunk {} failed: {message}", chunk.id));
         let verification = self.options.verification();
@@ -341,7 +351,7 @@ impl Driven {
         if verification == VerifyOutput::Function {
             // Whoever cancels does not wait for an answer that may never come.
             let verdict = tokio::select! {
-                verdict = self.manager.ask(ticket, index, final_file) => verdict,
+                verdict = self.manager.ask(ticket, index, attempt, final_file) => verdict,
                 () = self.token.cancelled() => Err("the chunk was stopped".into()),
             };
             if !matches!(verdict, Ok(true)) {
@@ -359,11 +369,11 @@ impl Driven {
 
 impl Manager {
     /// Has the user's function look at a file.
-    async fn ask(&self, ticket: u32, index: u32, file: &Path) -> Result<bool, String> {
+    async fn ask(&self, ticket: u32, index: u32, attempt: u32, file: &Path) -> Result<bool, String> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let question = self.tickets.fetch_add(1, Ordering::Relaxed);
         self.questions.lock().insert(question, sender);
-        self.notices.push(Notice::Verify { ticket, question, index, file: file.to_string_lossy().into_owned() });
+        self.notices.push(Notice::Verify { ticket, question, index, attempt, file: file.to_string_lossy().into_owned() });
         receiver.await.unwrap_or_else(|_| Err("nobody answered".into()))
     }
 

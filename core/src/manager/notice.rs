@@ -64,6 +64,8 @@ pub enum Notice {
         question: u32,
         /// Position of the chunk.
         index: u32,
+        /// The attempt that wrote it.
+        attempt: u32,
         /// The file.
         file: String,
     },

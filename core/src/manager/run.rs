@@ -173,8 +173,10 @@ impl Manager {
         error.attempt = Some(attempt);
         let retry = (!fatal && failures <= job.options.retries).then(|| job.options.retry.delay_ms(failures, random()));
         if retry.is_none() && failures > 1 {
-            let rest = error.message.strip_prefix(&format!("Chunk {id} failed")).map(|rest| rest.trim_start_matches(':').trim_start().to_owned());
-            error.message = format!("Chunk {id} failed after {failures} attempts: {}", rest.unwrap_or_else(|| error.message.clone()));
+            error.message = match error.message.strip_prefix(&format!("Chunk {id} failed")) {
+                Some(rest) => format!("Chunk {id} failed after {failures} attempts{rest}"),
+                None => format!("Chunk {id} failed after {failures} attempts: {}", error.message),
+            };
         }
         let policy = job.options.failure_policy;
         let event = JobEvent::ChunkFailed { index, attempt, error: Box::new(error.clone()), retry_in_ms: retry };
@@ -340,8 +342,9 @@ impl Manager {
         Advance::Ended
     }
 
-    /// The merge has ended. `result`: JSON of what is known of the output.
-    pub fn merged(&self, ticket: u32, number: u32, duration_ms: f64, outcome: Result<Option<Box<str>>, ErrorInfo>) -> Advance {
+    /// The merge has ended, with JSON of what is known of the output, or with an error and whether another try would fail
+    /// just so.
+    pub fn merged(&self, ticket: u32, number: u32, duration_ms: f64, outcome: Result<Option<Box<str>>, (ErrorInfo, bool)>) -> Advance {
         let Some(entry) = self.entry(ticket) else { return Advance::Stale };
         let mut guard = entry.run.lock();
         let Some(run) = guard.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
@@ -356,10 +359,10 @@ impl Manager {
                         job.extras_mut().result = Some(result);
                     }
                 }
-                Err(error) => {
+                Err((error, fatal)) => {
                     run.merge_failures += 1;
                     let Ok(job) = slot.job() else { return Advance::Stale };
-                    let will_retry = run.merge_failures <= job.options.retries;
+                    let will_retry = !fatal && run.merge_failures <= job.options.retries;
                     let delay = job.options.retry.delay_ms(run.merge_failures, random());
                     let event = JobEvent::MergeFailed { error: Box::new(error.clone()), will_retry };
                     let _ = self.repository.change(&entry.cell, &mut slot, event, now);
