@@ -246,6 +246,16 @@ describe('attempts of functions', () => {
     expect(getEventListeners(signal, 'abort')).toEqual([]);
   });
 
+  it('[F82] leave no listener of their waits on the signal that they get', async () => {
+    let most = 0;
+    const executor = JobExecutor.fromFunction(async (_, { signal, attempt }) => {
+      most = Math.max(most, getEventListeners(signal, 'abort').length);
+      if (attempt < 20) throw new Error('again');
+    });
+    await executor.execute({ chunks: [{ id: 0 }] }, { retries: 20, retryDelay: 1 });
+    expect(most).toBeLessThan(3);
+  });
+
   it('[F85] are told to stop when a sibling fails; who is deaf is given up after the grace', async () => {
     const aborted: number[] = [];
     const manager = manage(

@@ -110,7 +110,9 @@ for (const figure of figures) {
 }
 
 const missed = results.flatMap(({ rows = [] }) => rows.filter((row) => row.met === false));
-console.log(`\n${missed.length === 0 ? 'All targets hold.' : `Missed: ${missed.map((row) => row.what).join('; ')}`}`);
+const open = results.flatMap(({ rows = [] }) => rows.filter((row) => row.target?.startsWith('<=') && row.met === undefined));
+if (open.length > 0) console.log(`\nNot judged: ${open.map((row) => row.what).join('; ')}`);
+console.log(`\n${missed.length === 0 ? 'Nothing judged was missed.' : `Missed: ${missed.map((row) => row.what).join('; ')}`}`);
 const folder = join(root, 'bench', 'results');
 mkdirSync(folder, { recursive: true });
 const file = join(folder, `${given.name}.json`);

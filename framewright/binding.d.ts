@@ -111,6 +111,10 @@ export declare class Engine {
   specHead(id: string): string
   /** How many chunks a job has. */
   specLength(id: string): number
+  /** How many chunks the job of a run has, plus 2^32 times how many of them are done. */
+  extent(ticket: number): number
+  /** JSON of the chunks `from..from + count` of the job of a run. */
+  runChunks(ticket: number, from: number, count: number): string
   /** JSON of the spec's chunks `from..from + count`. */
   specChunks(id: string, from: number, count: number): string
   /** JSON of the options that are kept with a job; `{}` when none were given. */

@@ -132,6 +132,8 @@ export class EventPump {
     const end = (): void => {
       if (ended) return;
       ended = true;
+      buffer = [];
+      at = 0;
       this.#readers.delete(woken);
       signal?.removeEventListener('abort', end);
       this.#watch();

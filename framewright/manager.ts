@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import type { Engine } from './binding.js';
 import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, integer, isObject, isTexts, shown } from './arguments.js';
 import { FramewrightError, aborted, errorOf, infoOf, invalid, isAbort, messageOf, native } from './errors.js';
+import { drive } from './drive.js';
 import { EventPump } from './events.js';
 import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
 import { InMemoryJobRepository } from './memory-repository.js';
@@ -40,7 +41,7 @@ import type {
 import { needsCommand, setWork, workOf, type Work } from './work.js';
 
 /** Jobs started before others get a turn. */
-const STARTS = 64;
+const STARTS = 16;
 /** Specs of more chunks cross in slices. */
 const SLICE = 1000;
 /** How often a job that somebody else works on is looked at. */
@@ -169,7 +170,8 @@ export class JobManager {
       touched: (id) => {
         if (this.#saves) this.#saver.request(id);
       },
-      ended: (run) => this.#ended(run),
+      ended: (run, state) => this.#ended(run, state),
+      saves: () => this.#saves,
     };
   }
 
@@ -317,11 +319,19 @@ export class JobManager {
           this.#drain();
         });
       }
-      const ours = workOf(executor) !== undefined;
+      const work = workOf(executor);
+      if (work?.execute === (executor as { execute: unknown }).execute && !this.#storage) {
+        // An executor of ours whose `execute` nobody has replaced: its chunks are run without the call.
+        run.bound = true;
+        run.given = run.options;
+        await drive(work, run, run.options);
+        return;
+      }
+      const ours = work !== undefined;
       const spec = await this.#specFor(run.id, ours);
       const uploaded = await this.#upload(run, spec);
       if (run.isOver()) return;
-      if (run.signal.aborted) throw aborted('The job was stopped', run.signal);
+      if (run.aborted) throw aborted('The job was stopped', run.signal);
       run.spec = spec;
       run.given = this.#given(run, uploaded, ours);
       const value: unknown = await executor.execute(spec, run.given);
@@ -330,8 +340,7 @@ export class JobManager {
         this.#warn(run.id, 'A late report was refused: the executor resolved after its run');
         return;
       }
-      this.#engine.resolved(run.ticket, run.number, jsonOf(value));
-      run.finish();
+      run.finish(this.#engine.resolved(run.ticket, run.number, jsonOf(value)));
     } catch (error) {
       if (run.over) {
         if (!isAbort(error)) this.#warn(run.id, 'A late report was refused: the executor rejected after its run', error);
@@ -340,8 +349,7 @@ export class JobManager {
       run.cause = error;
       const info = infoOf(error, 'CHUNK_FAILED');
       if (error instanceof FramewrightError && error.details) Object.assign(info, error.details);
-      this.#engine.rejected(run.ticket, run.number, isAbort(error), JSON.stringify(info));
-      run.finish();
+      run.finish(this.#engine.rejected(run.ticket, run.number, isAbort(error), JSON.stringify(info)));
     }
   }
 
@@ -450,39 +458,41 @@ export class JobManager {
     if (!storage || jobDir === undefined) return undefined;
     const known = (await this.getJob(run.id))?.meta?.['jobDefUrl'] as unknown;
     if (typeof known === 'string') return { jobDefUrl: known };
-    const stored: { assetsUrl?: string; jobDefUrl?: string } = {};
     // Deleted or stopped meanwhile: what was brought there is of no use.
     const unwanted = async (): Promise<boolean> => {
-      if (!run.isOver() && !run.signal.aborted) return false;
+      if (!run.isOver() && !run.aborted) return false;
+      const { stored } = run;
+      run.stored = {};
       await this.#cleanUp(run.id, stored);
       return true;
     };
     try {
-      stored.assetsUrl = await storage.uploadAssetBundle(run.id, jobDir);
+      const assetsUrl = await storage.uploadAssetBundle(run.id, jobDir);
+      run.stored.assetsUrl = assetsUrl;
       if (await unwanted()) return undefined;
-      stored.jobDefUrl = await storage.uploadJobSpec(run.id, { ...structuredCloneOf(spec), assetsUrl: stored.assetsUrl });
+      const jobDefUrl = await storage.uploadJobSpec(run.id, { ...structuredCloneOf(spec), assetsUrl });
+      run.stored.jobDefUrl = jobDefUrl;
       if (await unwanted()) return undefined;
-      spec.assetsUrl = stored.assetsUrl;
-      this.#engine.setStored(run.id, stored.assetsUrl, JSON.stringify({ jobDefUrl: stored.jobDefUrl }));
+      spec.assetsUrl = assetsUrl;
+      this.#engine.setStored(run.id, assetsUrl, JSON.stringify({ jobDefUrl }));
       this.#host.touched(run.id);
-      return { jobDefUrl: stored.jobDefUrl };
+      return { jobDefUrl };
     } catch (error) {
       throw new FramewrightError('STORAGE_FAILED', `Asset/Spec upload failed: ${messageOf(error)}`, { cause: error });
     }
   }
 
-  #ended(run: JobRun): void {
+  #ended(run: JobRun, state: JobState | undefined): void {
     this.#runs.delete(run.ticket);
     this.#alive.leave();
     if (lastRuns.has(this)) lastRuns.set(this, run);
-    const state = this.#engine.state(run.id);
     if (state === 'paused' || state === 'failed') this.#kept.set(run.id, run.options);
-    else this.#kept.delete(run.id);
-    if (state !== 'paused') this.#unfollow(run.id);
+    else if (this.#kept.size > 0) this.#kept.delete(run.id);
+    if (state !== 'paused' && this.#signals.size > 0) this.#unfollow(run.id);
     if (this.#saves) {
-      if (state !== null) void this.#flushed(run.id);
-    } else this.#drain();
-    if (this.#engine.hasReady()) this.#schedule();
+      if (state !== undefined) void this.#flushed(run.id);
+    } else if (this.#waiters.size > 0 || this.#events.active) this.#drain();
+    if (this.#waiting.size > 0 && this.#engine.hasReady()) this.#schedule();
   }
 
   /** Saves a job that nobody works on any more; only then its end is told. */
@@ -821,7 +831,10 @@ export class JobManager {
     checkObject(options);
     checkFlag(options.strict, 'strict');
     await this.#bring(id);
-    const before = this.#storage ? await this.getJob(id) : undefined;
+    // Read in the turn of the removal: an upload may end any time.
+    const status = this.#storage ? this.#engine.status(id) : null;
+    const before = status === null ? undefined : readStatus(status, () => this.#engine.long(id));
+    const run = [...this.#runs.values()].find((known) => known.id === id);
     const code = native(() => this.#engine.remove(id, options.strict === true));
     this.#drain();
     if (code === 2) return;
@@ -836,7 +849,7 @@ export class JobManager {
     for (const [ticket, waiting] of this.#waiting) if (waiting.id === id) this.#waiting.delete(ticket);
     this.#unfollow(id);
     this.#kept.delete(id);
-    if (before) await this.#cleanUp(id, { assetsUrl: before.spec.assetsUrl, jobDefUrl: before.meta?.['jobDefUrl'] });
+    if (before) await this.#cleanUp(id, { assetsUrl: before.spec.assetsUrl, jobDefUrl: before.meta?.['jobDefUrl'] as unknown, ...run?.stored });
     if (this.#outside || !isOwn.delete(this.#repository)) {
       await this.#saver.settle(id);
       try {
@@ -931,8 +944,7 @@ export class JobManager {
         await gone(abortMs);
       }
       for (const run of [...this.#runs.values()]) {
-        this.#engine.giveUp(run.ticket, run.number);
-        run.finish();
+        run.finish(this.#engine.giveUp(run.ticket, run.number));
       }
       for (const id of [...this.#signals.keys()]) this.#unfollow(id);
       this.#saver.end();
@@ -969,21 +981,16 @@ function structuredCloneOf(spec: JobSpec): JobSpec {
   return JSON.parse(JSON.stringify(spec)) as JobSpec;
 }
 
-/** Runs one job without keeping it: what `JobExecutor.execute` is. `drive` runs the chunks. */
+/** Runs one job without keeping it: what `JobExecutor.execute` is. */
 export async function runAlone(
   work: Work | undefined,
-  drive: (work: Work | undefined, run: JobRun, options: JobExecutionOptions) => Promise<void>,
   spec: JobSpec,
   options: JobExecutionOptions,
 ): Promise<void> {
-  const inner: Executor = {
-    execute: (_, given: JobExecutionOptions & { [RUN]?: JobRun } = {}) => {
-      const run = given[RUN] as JobRun;
-      run.bound = true;
-      return drive(work, run, given);
-    },
-  };
-  if (work) setWork(inner, work);
+  // Never called: the manager drives the work of an executor of ours itself.
+  const execute = (): Promise<void> => Promise.reject(new TypeError('Not a JobExecutor'));
+  const inner: Executor = { execute };
+  if (work) setWork(inner, { ...work, execute });
   const manager = new JobManager(new InMemoryJobRepository(), inner);
   lastRuns.set(manager, undefined);
   const { id: _, ...own } = { ...options } as JobExecutionOptions & { [RUN]?: JobRun | undefined; id?: string };

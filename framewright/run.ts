@@ -2,25 +2,30 @@
 import { stat, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Engine } from './binding.js';
-import { environmentOf, render, splitCommand, valuesOf } from './command.js';
 import { FramewrightError, aborted, infoOf, isFatal, messageOf, typed } from './errors.js';
 import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
 import binding from './native.js';
 import { stitcherKind } from './stitchers.js';
-import { LONGEST_DELAY, clearTimeout, clock, setTimeout, sleep } from './timers.js';
-import type { ErrorCode, JobErrorInfo, JobExecutionOptions, JobSpec, RenderJobChunk, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
+import { LONGEST_DELAY, clearTimeout, clock, setTimeout, sleep, turn } from './timers.js';
+import type { ErrorCode, JobErrorInfo, JobExecutionOptions, JobSpec, JobState, RenderJobChunk, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
 
 /** Answers of the engine to "what next"; a chunk is its position plus 2^32 times its attempt. */
 const WAIT = -2;
 const SHIFT = 4_294_967_296;
 
-/** What the engine says after the last chunk, and after a merge. */
-export const ENDED = 0;
+/** What the engine says after the last chunk, and after a merge; below 0: the run has ended. */
 const MERGE = 1;
 const MERGE_IN = 10;
 
 /** Chunks are fetched from the engine in slices of so many. */
 const SLICE = 1024;
+
+/** After so many chunks a loop looks whether it has held the event loop for too long. */
+const LOOK = 32;
+const LONGEST_TURN_MS = 8;
+
+/** States as the engine numbers them; beyond: the job is gone. */
+const STATES: readonly JobState[] = ['pending', 'running', 'paused', 'completed', 'failed', 'cancelled'];
 
 /** Options that are given to an executor carry the run under this key; a spread copies it. */
 export const RUN = Symbol('framewright.run');
@@ -36,7 +41,9 @@ export interface RunHost {
   /** The job changed; stores behind JavaScript have to hear of it. */
   touched(id: string): void;
   /** The run is over. */
-  ended(run: JobRun): void;
+  ended(run: JobRun, state: JobState | undefined): void;
+  /** Whether changes are saved through JavaScript. */
+  saves(): boolean;
 }
 
 interface Watch {
@@ -47,7 +54,7 @@ interface Watch {
 }
 
 export class JobRun {
-  readonly controller = new AbortController();
+  #controller: AbortController | undefined;
   /** Whether the chunks are run by an executor of ours that answers to the engine itself. */
   bound = false;
   over = false;
@@ -61,6 +68,8 @@ export class JobRun {
   spec: JobSpec | undefined;
   /** What the executor was handed, so that only the very same options are taken as this run's. */
   given: JobExecutionOptions | undefined;
+  /** What this run brought to the storage. */
+  stored: { assetsUrl?: string; jobDefUrl?: string } = {};
   /** What the user's code threw outside of a chunk. */
   cause: unknown;
   /** What was thrown in the latest attempt of each chunk. */
@@ -108,20 +117,28 @@ export class JobRun {
     return this.host.engine;
   }
 
+  /** Made when it is asked for: most runs end without. */
+  get controller(): AbortController {
+    return (this.#controller ??= new AbortController());
+  }
+
   get signal(): AbortSignal {
     return this.controller.signal;
   }
 
+  get aborted(): boolean {
+    return this.#controller?.signal.aborted === true;
+  }
+
   /** Aborts what runs. An executor that does not listen is given up after the grace. */
   abort(reason: unknown): void {
-    if (this.over || this.signal.aborted) return;
+    if (this.over || this.aborted) return;
     this.controller.abort(reason);
     // Processes of the engine's own are killed for certain; only JavaScript may stay deaf.
     if (!this.ran) {
       this.after(this.host.abortGraceMs, () => {
         this.host.warn(this.id, `The executor did not stop within ${this.host.abortGraceMs} ms and was given up`);
-        this.#engine.giveUp(this.ticket, this.number);
-        this.finish();
+        this.finish(this.#engine.giveUp(this.ticket, this.number));
       });
     }
   }
@@ -144,13 +161,13 @@ export class JobRun {
     this.#timers.delete(timer);
   }
 
-  /** The run is over, whoever ended it. */
-  finish(): void {
-    if (this.over) return;
+  /** The run is over, whoever ended it; `code` is how the engine says so. */
+  finish(code: number): void {
+    if (this.over || code >= 0) return;
     this.over = true;
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
-    this.host.ended(this);
+    this.host.ended(this, STATES[-code - 1]);
   }
 
   /** The chunk at a position; most come one after the other. */
@@ -158,7 +175,7 @@ export class JobRun {
     let at = index - this.#from;
     if (at < 0 || at >= this.#slice.length) {
       this.#from = index - (index % SLICE);
-      this.#slice = JSON.parse(this.#engine.specChunks(this.id, this.#from, SLICE)) as RenderJobChunk[];
+      this.#slice = JSON.parse(this.#engine.runChunks(this.ticket, this.#from, SLICE)) as RenderJobChunk[];
       at = index - this.#from;
     }
     return this.#slice[at] as RenderJobChunk;
@@ -184,19 +201,21 @@ export class JobRun {
   /** Runs all chunks and the merge; ends the job. */
   async runChunks(adapter: WorkerAdapter | undefined, run: ChunkFunction, options: JobExecutionOptions): Promise<void> {
     const engine = this.#engine;
-    const total = engine.specLength(this.id);
+    const extent = engine.extent(this.ticket);
+    const total = extent >>> 0;
     const settings = adapter && processSettings(adapter);
-    this.#completed = engine.completedIds(this.id).length;
+    this.#completed = Math.floor(extent / SHIFT);
     if (total > this.#completed) {
       if (settings) {
         const { onChunkStdout, onChunkStderr, onChunkComplete, onProgress } = options;
-        const tellChunks = Boolean(onChunkComplete ?? onProgress);
+        const tellChunks = Boolean(onChunkComplete ?? onProgress) || this.host.saves();
         const ran = new Promise<void>((resolve) => (this.ran = resolve));
         engine.drive(this.ticket, settings.inherit, settings.killGraceMs, settings.keepOutputBytes, Boolean(onChunkStdout ?? onChunkStderr), tellChunks);
         await ran;
         this.ran = undefined;
       } else {
         const slots = Math.min(options.concurrency ?? 1, total - this.#completed);
+        this.#turnedAt = clock();
         const loops: Promise<void>[] = [];
         for (let n = 0; n < slots; n += 1) loops.push(this.#loop(run, options, total));
         await (loops.length === 1 ? loops[0] : Promise.all(loops));
@@ -208,15 +227,22 @@ export class JobRun {
       if (code >= MERGE_IN) await sleep(code - MERGE_IN, this.signal);
       code = await this.#merge(adapter, options);
     }
-    this.finish();
+    this.finish(code);
   }
+
+  /** When everything else last had its turn: chunks that wait for nothing would take them all. */
+  #turnedAt = 0;
 
   async #loop(run: ChunkFunction, options: JobExecutionOptions, total: number): Promise<void> {
     const engine = this.#engine;
     const { ticket } = this;
     const careful = this.#careful(options);
     let next = engine.next(ticket);
-    for (;;) {
+    for (let n = 1; ; n += 1) {
+      if (n % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS) {
+        await turn();
+        this.#turnedAt = clock();
+      }
       if (next < 0) {
         if (next !== WAIT) return;
         await sleep(engine.waitMs(ticket), this.signal);
@@ -277,7 +303,7 @@ export class JobRun {
       this.host.warn(this.id, `A late report was refused: chunk ${chunk.id} ended after its run`, error);
       return -1;
     }
-    if (this.signal.aborted && !expired) {
+    if (this.aborted && !expired) {
       engine.stopped(this.ticket, index, attempt);
       return -1;
     }
@@ -450,7 +476,7 @@ export class JobRun {
       this.signal.removeEventListener('abort', stop);
       if (timer) this.stopTimer(timer);
     }
-    if (this.over) return ENDED;
+    if (this.over) return -1;
     const code = engine.merged(this.ticket, this.number, clock() - begun, failure, fatal, result);
     this.host.touched(this.id);
     return code;
@@ -510,7 +536,7 @@ export class JobRun {
     if (output !== undefined && stitcher && !found) throw new FramewrightError('MERGE_FAILED', `Merge failed: ${output} is not there`);
     if (options.cleanupChunks === true && output !== undefined && found && found.size > 0) {
       for (const file of inputs()) {
-        if (file !== output) await rm(file, { force: true });
+        if (file !== output) await rm(file, { force: true, recursive: true });
       }
     }
     return found ? JSON.stringify({ path: output, bytes: found.size }) : '';
@@ -533,57 +559,3 @@ class MergeFailure extends Error {
   }
 }
 
-/** A chunk by an adapter: the whole `WorkerJob`, and its output read for signs of life and progress. */
-export function byAdapter(adapter: WorkerAdapter, options: JobExecutionOptions): ChunkFunction {
-  const { jobDir, env, meta, timeouts, onChunkStdout, onChunkStderr } = options;
-  let template: string | undefined;
-  let words: string[] = [];
-  let plain = true;
-  return (chunk, run, attempt, signal, index) => {
-    const values = valuesOf(chunk, run.id, attempt);
-    let command: string;
-    let args: string[];
-    if (chunk.argv) {
-      const all = chunk.argv.map((word) => render(word, values));
-      command = all[0] as string;
-      args = all.slice(1);
-    } else {
-      // Planned jobs have one command for all their chunks: it is split once.
-      if (chunk.command !== template) {
-        template = chunk.command;
-        words = splitCommand(template);
-        plain = !template.includes('{');
-      }
-      command = plain ? (words[0] as string) : render(words[0] as string, values);
-      args = [];
-      for (let n = 1; n < words.length; n += 1) args.push(plain ? (words[n] as string) : render(words[n] as string, values));
-    }
-    let progress: InstanceType<typeof binding.OutputProgress> | undefined;
-    const heard = (data: string): void => {
-      run.sign(chunk);
-      if (run.over) return;
-      progress ??= new binding.OutputProgress(options.progressPattern, chunk.startFrame, chunk.frameCount, chunk.frameStep);
-      const fraction = progress.feed(data);
-      if (fraction >= 0) run.host.engine.chunkProgress(run.ticket, index, fraction);
-      else run.host.engine.alive(run.ticket);
-    };
-    const job: WorkerJob = {
-      command,
-      args,
-      env: environmentOf(values, env),
-      meta: { ...meta, chunkId: chunk.id, ...chunk, jobId: run.id, attempt },
-      signal,
-      onStdout: (data) => {
-        heard(data);
-        if (onChunkStdout) run.call('onChunkStdout', onChunkStdout, chunk.id, data);
-      },
-      onStderr: (data) => {
-        heard(data);
-        if (onChunkStderr) run.call('onChunkStderr', onChunkStderr, chunk.id, data);
-      },
-    };
-    if (jobDir !== undefined) job.cwd = jobDir;
-    if (timeouts?.chunkMs !== undefined) job.timeout = timeouts.chunkMs;
-    return adapter.execute(job);
-  };
-}

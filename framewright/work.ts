@@ -16,7 +16,8 @@ export interface ChunkContext {
 // eslint-disable-next-line @typescript-eslint/no-invalid-void-type -- the contract: a function that gives nothing
 export type RenderFunction = (chunk: RenderJobChunk, context: ChunkContext) => Promise<Partial<WorkerResult> | void>;
 
-export type Work = { adapter: WorkerAdapter } | { run: RenderFunction };
+/** `execute` is the executor's own method: while it is in place, a manager may do without calling it. */
+export type Work = { execute: unknown } & ({ adapter: WorkerAdapter } | { run: RenderFunction });
 
 const works = new WeakMap<object, Work>();
 

@@ -50,7 +50,8 @@ pub struct EventPage {
 
 fn code(advance: Advance) -> f64 {
     match advance {
-        Advance::Ended => 0.0,
+        Advance::Ended(None) => -7.0,
+        Advance::Ended(Some(state)) => -1.0 - f64::from(state as u8),
         Advance::Merge => 1.0,
         Advance::Busy => 2.0,
         Advance::Stale => 3.0,
@@ -439,6 +440,24 @@ impl Engine {
     #[napi(catch_unwind)]
     pub fn spec_length(&self, id: String) -> u32 {
         self.inner.repository.spec_of(&id).map_or(0, |spec| spec.len())
+    }
+
+    /// How many chunks the job of a run has, plus 2^32 times how many of them are done.
+    #[napi(catch_unwind)]
+    pub fn extent(&self, ticket: u32) -> f64 {
+        let (total, done) = self.inner.extent(ticket);
+        f64::from(total) + f64::from(done) * 4_294_967_296.0
+    }
+
+    /// JSON of the chunks `from..from + count` of the job of a run.
+    #[napi(catch_unwind)]
+    pub fn run_chunks(&self, ticket: u32, from: u32, count: u32) -> String {
+        let mut out = String::new();
+        match self.inner.spec(ticket) {
+            Some(spec) => spec.write_chunks(&mut out, from, count),
+            None => out.push_str("[]"),
+        }
+        out
     }
 
     /// JSON of the spec's chunks `from..from + count`.

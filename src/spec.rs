@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use framewright_core::job::plan::{Plan, PlanIssue, PlanOptions};
+use framewright_core::job::plan::{Plan, PlanIssue};
 use framewright_core::job::spec::{Rules, SpecBuilder as Builder};
 use framewright_core::job::{Error, Issue, Job, Options, Spec, command, status};
 use napi::bindgen_prelude::Result;
@@ -91,7 +91,7 @@ impl ChunkPlan {
             let path = |path: String| if path.is_empty() { "options".to_owned() } else { path };
             invalid(found.into_iter().map(|issue| Issue::new(path(issue.path), issue.message)).collect())
         };
-        let plan = PlanOptions::read(&options).and_then(Plan::new).map_err(told)?;
+        let plan = Plan::read(&options, true).map_err(told)?;
         if let Err(error) = command::split(plan.command()) {
             return Err(invalid(vec![Issue::new("command", error.to_string())]));
         }

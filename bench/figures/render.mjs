@@ -1,7 +1,7 @@
 // Eight chunks of the same CPU time on two cores, against the best possible: half of their sum, as measured beside it.
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { framewright, root, watched } from '../support.mjs';
+import { delayRow, framewright, root, watched } from '../support.mjs';
 
 const CHUNKS = 8;
 const CORES = 2;
@@ -37,16 +37,21 @@ async function run() {
   const before = [await direct(), await direct()];
   const result = await watched(render);
   const after = [await direct(), await direct()];
-  const ideal = ([...before, ...after].reduce((sum, time) => sum + time, 0) / 4) * (CHUNKS / CORES);
-  return { ...result, ideal, overPercent: (result.ms / ideal - 1) * 100 };
+  const times = [...before, ...after];
+  const mean = times.reduce((sum, time) => sum + time, 0) / times.length;
+  const ideal = mean * (CHUNKS / CORES);
+  return { ...result, ideal, noisePercent: ((Math.max(...times) - Math.min(...times)) / mean) * 100, overPercent: (result.ms / ideal - 1) * 100 };
 }
 
 export default {
   title: 'render of 8 chunks on 2 cores',
   sides: { framewright: { run } },
   rows({ framewright: m }) {
+    // On a machine with busy neighbours the ideal itself is unknown.
+    const quiet = m.noisePercent <= 4;
     return [
-      { what: 'over the ideal makespan', value: m.overPercent, unit: '%', target: '<= 2', met: m.overPercent <= 2 },
+      { what: 'over the ideal makespan', value: m.overPercent, unit: '%', target: '<= 2', met: quiet ? m.overPercent <= 2 : undefined },
+      { what: 'spread of the same processes run directly', value: m.noisePercent, unit: quiet ? '%' : '%: too noisy to judge' },
       { what: 'makespan', value: m.ms, unit: 'ms', peers: { ideal: m.ideal } },
       delayRow('render', m, {}),
     ];

@@ -144,41 +144,6 @@ impl Range {
     }
 }
 
-impl PlanOptions {
-    /// Reads the JSON of an object, and says of every field that has the wrong type what is wrong with it.
-    ///
-    /// # Errors
-    ///
-    /// Every problem, with its field; an empty path: it is no object at all.
-    pub fn read(json: &str) -> Result<Self, Vec<PlanIssue>> {
-        let issue = |path: &str, message: String| PlanIssue { path: path.to_owned(), message };
-        let fields = match serde_json::from_str::<serde_json::Value>(json) {
-            Ok(serde_json::Value::Object(fields)) => fields,
-            Ok(value) => return Err(vec![issue("", format!("must be an object, got {}", super::options::shown(&value)))]),
-            Err(error) => return Err(vec![issue("", error.to_string())]),
-        };
-        let mut issues = Vec::new();
-        for name in ["totalFrames", "startFrame", "chunkSize", "chunkCount"] {
-            if let Some(value) = fields.get(name).filter(|value| value.as_u64().is_none()) {
-                issues.push(issue(name, format!("must be an integer of 0 or more, got {}", super::options::shown(value))));
-            }
-        }
-        for name in ["frames", "outputFile", "command"] {
-            match fields.get(name) {
-                Some(value) if !value.is_string() => issues.push(issue(name, format!("must be a string, got {}", super::options::shown(value)))),
-                Some(value) if name == "command" && value.as_str().is_some_and(|text| text.trim().is_empty()) => {
-                    issues.push(issue(name, "must not be empty".to_owned()));
-                }
-                _ => {}
-            }
-        }
-        if !issues.is_empty() {
-            return Err(issues);
-        }
-        serde_json::from_value(serde_json::Value::Object(fields)).map_err(|error| vec![issue("", error.to_string())])
-    }
-}
-
 impl Plan {
     /// Checks the options and divides the frames.
     ///
@@ -208,6 +173,45 @@ impl Plan {
     /// ```
     pub fn new(options: PlanOptions) -> Result<Self, Vec<PlanIssue>> {
         Self::with_rules(options, true)
+    }
+
+    /// Reads the JSON of plan options and plans; of every field that has the wrong type it says what is wrong with it. With
+    /// `needs_command` false the command may be empty.
+    ///
+    /// # Errors
+    ///
+    /// Every problem, with its field; an empty path: it is no object at all.
+    pub fn read(json: &str, needs_command: bool) -> Result<Self, Vec<PlanIssue>> {
+        let issue = |path: &str, message: String| PlanIssue { path: path.to_owned(), message };
+        let mut fields = match serde_json::from_str::<serde_json::Value>(json) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            Ok(value) => return Err(vec![issue("", format!("must be an object, got {}", super::options::shown(&value)))]),
+            Err(error) => return Err(vec![issue("", error.to_string())]),
+        };
+        let mut issues = Vec::new();
+        for name in ["totalFrames", "startFrame", "chunkSize", "chunkCount"] {
+            if let Some(value) = fields.get(name).filter(|value| value.as_u64().is_none()) {
+                issues.push(issue(name, format!("must be an integer of 0 or more, got {}", super::options::shown(value))));
+                fields.remove(name);
+            }
+        }
+        for name in ["frames", "outputFile", "command"] {
+            if let Some(value) = fields.get(name).filter(|value| !value.is_string()) {
+                issues.push(issue(name, format!("must be a string, got {}", super::options::shown(value))));
+                fields.remove(name);
+            }
+        }
+        let options: PlanOptions = serde_json::from_value(serde_json::Value::Object(fields)).map_err(|error| vec![issue("", error.to_string())])?;
+        match Self::with_rules(options, needs_command) {
+            Ok(plan) if issues.is_empty() => Ok(plan),
+            planned => {
+                // What is wrong with the other fields is told, too, once a field.
+                let others = planned.err().unwrap_or_default().into_iter().filter(|other| !issues.iter().any(|known| known.path == other.path));
+                let others: Vec<_> = others.collect();
+                issues.extend(others);
+                Err(issues)
+            }
+        }
     }
 
     /// As [`Plan::new`]; with `needs_command` false the command may be empty, since a function renders the chunks.

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path};
 use std::sync::OnceLock;
 
+use foldhash::fast::RandomState;
 use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
@@ -14,7 +15,7 @@ use serde_json::value::RawValue;
 use super::command;
 use super::error::{Error, ErrorCode, Issue};
 use super::options::{MAX_SAFE, Options, shown};
-use super::plan::{Plan, PlanOptions};
+use super::plan::Plan;
 
 /// Problems told at the most; a file of a million bad chunks needs no million messages.
 const MOST_ISSUES: usize = 1000;
@@ -143,7 +144,7 @@ pub struct SpecBuilder {
     frames: u64,
     last_id: Option<u64>,
     ids: Option<HashSet<u64>>,
-    outputs: HashSet<String>,
+    outputs: HashSet<String, RandomState>,
     rules: Rules,
     inside_only: bool,
     issues: Vec<Issue>,
@@ -208,7 +209,7 @@ impl SpecBuilder {
             frames: 0,
             last_id: None,
             ids: None,
-            outputs: HashSet::new(),
+            outputs: HashSet::default(),
             rules,
             inside_only: !options.allow_outside_paths,
             issues: Vec::new(),
@@ -299,25 +300,18 @@ impl SpecBuilder {
     }
 
     fn read_plan(&mut self, text: &str) {
-        match PlanOptions::read(text) {
-            Ok(options) => match Plan::with_rules(options, self.rules.needs_command) {
-                Ok(plan) => {
-                    if !plan.command().trim().is_empty()
-                        && let Err(error) = command::split(plan.command())
-                    {
-                        self.issue("plan.command", error.to_string());
-                    }
-                    if self.inside_only && !plan.is_empty() && !stays_inside(&plan.chunk(0).output_file) {
-                        self.issue("plan.outputFile", "must stay inside of jobDir");
-                    }
-                    self.plan = Some(Box::new(plan));
+        match Plan::read(text, self.rules.needs_command) {
+            Ok(plan) => {
+                if !plan.command().trim().is_empty()
+                    && let Err(error) = command::split(plan.command())
+                {
+                    self.issue("plan.command", error.to_string());
                 }
-                Err(found) => {
-                    for issue in found {
-                        self.issue(format!("plan.{}", issue.path), issue.message);
-                    }
+                if self.inside_only && !plan.is_empty() && !stays_inside(&plan.chunk(0).output_file) {
+                    self.issue("plan.outputFile", "must stay inside of jobDir");
                 }
-            },
+                self.plan = Some(Box::new(plan));
+            }
             Err(found) => {
                 for issue in found {
                     self.issue(if issue.path.is_empty() { "plan".to_owned() } else { format!("plan.{}", issue.path) }, issue.message);

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
 
 pub use control::{Controlled, Stopping};
@@ -41,7 +42,7 @@ pub(crate) struct Entry {
 struct State {
     queue: VecDeque<Arc<Entry>>,
     running: u32,
-    by_id: HashMap<Arc<str>, Arc<Entry>>,
+    by_id: HashMap<Arc<str>, Arc<Entry>, RandomState>,
     closed: bool,
 }
 
@@ -55,7 +56,7 @@ pub struct Manager {
     pub groups: ProcessGroups,
     owner: Arc<str>,
     most_running: u32,
-    entries: RwLock<HashMap<u32, Arc<Entry>>>,
+    entries: RwLock<HashMap<u32, Arc<Entry>, RandomState>>,
     state: Mutex<State>,
     tickets: AtomicU32,
     questions: Mutex<HashMap<u32, tokio::sync::oneshot::Sender<Result<bool, String>>>>,

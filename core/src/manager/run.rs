@@ -1,5 +1,6 @@
 //! One run of a job: what its driver asks and answers, and how it ends.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ pub(crate) struct Run {
     pub(super) number: u32,
     pub(super) schedule: Schedule,
     pub(super) pace: Pace,
+    /// How far running chunks are, 0 to 1, where they tell.
+    fractions: HashMap<u32, f64>,
     pub(super) stop: Option<Stopping>,
     /// Cancelled when running chunks are to be stopped.
     pub(super) token: CancellationToken,
@@ -39,8 +42,8 @@ pub(crate) struct Run {
 /// What a driver does after its chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advance {
-    /// The run has ended; the job has its state.
-    Ended,
+    /// The run has ended in that state; `None`: the job is gone.
+    Ended(Option<JobState>),
     /// Merge now.
     Merge,
     /// Merge again after so many milliseconds.
@@ -68,11 +71,23 @@ impl Run {
             number,
             schedule: Schedule::new(job.rows.total(), job.options.concurrency),
             pace: Pace::new(now),
+            fractions: HashMap::new(),
             stop: None,
             token: CancellationToken::new(),
             merge_failures: 0,
             merged: false,
         }
+    }
+
+    /// A chunk is not under way any more: what it had told does not count.
+    fn forget(&mut self, job: &mut Job, index: u32) {
+        if self.fractions.remove(&index).is_some() {
+            self.count_fractions(job);
+        }
+    }
+
+    fn count_fractions(&self, job: &mut Job) {
+        job.partial_frames = self.fractions.iter().map(|(index, fraction)| job.spec.weight(*index) as f64 * fraction).sum();
     }
 
     pub(super) fn live(&self, job: &Job) -> Live {
@@ -82,6 +97,18 @@ impl Run {
 }
 
 impl Manager {
+    /// How many chunks the job of a run has, and how many of them are done.
+    pub fn extent(&self, ticket: u32) -> (u32, u32) {
+        let Some(entry) = self.entry(ticket) else { return (0, 0) };
+        let mut slot = entry.cell.lock();
+        slot.job().map_or((0, 0), |job| (job.rows.total(), job.rows.count(ChunkState::Completed)))
+    }
+
+    /// The spec of the job of a run.
+    pub fn spec(&self, ticket: u32) -> Option<Arc<crate::job::Spec>> {
+        self.entry(ticket)?.cell.lock().job().ok().map(|job| job.spec.clone())
+    }
+
     /// The next chunk for a free slot: its position plus 2^32 times its attempt, or [`LEAVE`], [`WAIT`], [`BUSY`].
     pub fn next(&self, ticket: u32) -> f64 {
         let Some(entry) = self.entry(ticket) else { return LEAVE };
@@ -134,6 +161,9 @@ impl Manager {
         {
             let now = now_ms();
             let mut slot = entry.cell.lock();
+            if let Ok(job) = slot.job() {
+                run.forget(job, index);
+            }
             if let Err(error) = self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkCompleted { index, attempt, duration_ms }, now) {
                 let message = format!("A late report was refused: {}", error.message);
                 let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Warning { message: message.into(), error: None }, now);
@@ -161,6 +191,7 @@ impl Manager {
         if index >= job.rows.total() {
             return LEAVE;
         }
+        run.forget(job, index);
         if run.stop.as_ref().is_some_and(|stop| !stop.is_graceful()) {
             // Stopped on request: nothing of it is a failure.
             let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkStopped { index, attempt }, now);
@@ -205,6 +236,9 @@ impl Manager {
         let mut run = entry.run.lock();
         let Some(run) = &mut *run else { return };
         let mut slot = entry.cell.lock();
+        if let Ok(job) = slot.job() {
+            run.forget(job, index);
+        }
         if self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkStopped { index, attempt }, now_ms()).is_ok() {
             run.schedule.ended();
         }
@@ -213,21 +247,18 @@ impl Manager {
     /// How far a chunk is, 0 to 1.
     pub fn chunk_progress(&self, ticket: u32, index: u32, fraction: f64) {
         let Some(entry) = self.entry(ticket) else { return };
-        let run = entry.run.lock();
-        if run.is_none() {
-            return;
-        }
+        let mut run = entry.run.lock();
+        let Some(run) = &mut *run else { return };
         let now = now_ms();
         let mut slot = entry.cell.lock();
         let Ok(job) = slot.job() else { return };
         if index >= job.rows.total() || job.rows.get(index).state != ChunkState::Running {
             return;
         }
-        let (chunk_id, weight) = (job.spec.chunk_id(index), job.spec.weight(index));
-        // What is under way counts as done so far; only the peak is kept, so that nothing ever falls.
-        job.partial_frames = weight as f64 * fraction.clamp(0.0, 1.0);
+        let chunk_id = job.spec.chunk_id(index);
+        run.fractions.insert(index, fraction.clamp(0.0, 1.0));
+        run.count_fractions(job);
         job.raise_progress();
-        job.partial_frames = 0.0;
         job.extras_mut().last_output_at = Some(now);
         let (progress, completed, total) = (job.progress(), job.completed_chunks(), job.rows.total());
         let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkProgress { chunk_id, fraction: fraction as f32 }, now);
@@ -308,8 +339,7 @@ impl Manager {
         };
         *run = None;
         drop(run);
-        self.conclude(&entry, end);
-        Advance::Ended
+        Advance::Ended(self.conclude(&entry, end))
     }
 
     /// The driver has no chunk left: says whether to merge, or ends the run.
@@ -338,8 +368,7 @@ impl Manager {
         }
         *guard = None;
         drop(guard);
-        self.conclude(&entry, end);
-        Advance::Ended
+        Advance::Ended(self.conclude(&entry, end))
     }
 
     /// The merge has ended, with JSON of what is known of the output, or with an error and whether another try would fail
@@ -386,12 +415,12 @@ impl Manager {
         let end = current.stop.take().unwrap_or(Stopping::Cancel { reason: None });
         *run = None;
         drop(run);
-        self.conclude(&entry, Some(end));
-        Advance::Ended
+        Advance::Ended(self.conclude(&entry, Some(end)))
     }
 
     /// Nothing of the run is alive: the job gets the state that it has earned, the slot is free.
-    fn conclude(&self, entry: &Arc<Entry>, end: Option<Stopping>) {
+    fn conclude(&self, entry: &Arc<Entry>, end: Option<Stopping>) -> Option<JobState> {
+        let mut state = None;
         let now = now_ms();
         {
             let mut slot = entry.cell.lock();
@@ -417,10 +446,14 @@ impl Manager {
                     let _ = self.repository.change(&entry.cell, &mut slot, event, now);
                 }
             }
+            if !slot.is_gone() {
+                state = slot.job().ok().map(|job| job.state);
+            }
         }
         self.forget(entry);
         self.free_slot();
         self.repository.rest(&entry.cell);
+        state
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
+use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Watcher;
@@ -26,6 +27,18 @@ pub fn now_ms() -> f64 {
 
 /// A job that nothing happened to for so long is compressed: bursts of short jobs are over by then.
 const REST_AFTER: Duration = Duration::from_millis(500);
+
+/// After so many jobs were compressed in a row, memory is given back.
+const TRIM_AFTER: usize = 5_000;
+
+/// Gives free memory back to the system, where the allocator has a call for that.
+fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: takes no pointer and may be called from any thread at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
 
 /// What others may ask of a running job's owner.
 #[derive(Debug, Clone)]
@@ -141,7 +154,7 @@ struct Index {
 
 /// Jobs of this process.
 pub struct MemoryRepository {
-    cells: DashMap<Arc<str>, Arc<Cell>>,
+    cells: DashMap<Arc<str>, Arc<Cell>, RandomState>,
     index: Mutex<Index>,
     next: AtomicU64,
     /// What happened to its jobs.
@@ -161,7 +174,7 @@ pub struct Page {
 impl MemoryRepository {
     /// An empty repository. `holds_events`: it is the cache of a manager whose store acknowledges.
     pub fn new(holds_events: bool) -> Arc<Self> {
-        Arc::new(Self { cells: DashMap::new(), index: Mutex::default(), next: AtomicU64::new(1), log: EventLog::default(), holds_events })
+        Arc::new(Self { cells: DashMap::default(), index: Mutex::default(), next: AtomicU64::new(1), log: EventLog::default(), holds_events })
     }
 
     /// Adds a job. With `hidden` nobody sees it before [`Slot::show`]. DUPLICATE when the id exists.
@@ -431,7 +444,18 @@ impl MemoryRepository {
                 let (sender, receiver) = channel::<(Instant, Weak<Cell>)>();
                 // Without the thread jobs just stay as large as they are.
                 let _ = std::thread::Builder::new().name("framewright-rest".into()).spawn(move || {
-                    for (since, cell) in receiver {
+                    let mut frozen = 0;
+                    loop {
+                        let Ok((since, cell)) = receiver.try_recv().or_else(|_| {
+                            // After a burst the pages between what was freed go back to the system.
+                            if std::mem::take(&mut frozen) >= TRIM_AFTER {
+                                trim();
+                            }
+                            receiver.recv()
+                        }) else {
+                            return;
+                        };
+                        frozen += 1;
                         // In the order of their arrival, so that waiting for one is waiting for all behind it.
                         std::thread::sleep(REST_AFTER.saturating_sub(since.elapsed()));
                         if let Some(cell) = cell.upgrade() {
