@@ -6,44 +6,41 @@ import type { RenderJobChunk } from './types.js';
 /** Where a placeholder may stand, and what it is. */
 const PLACEHOLDER = /\{(chunkId|startFrame|endFrame|frameCount|frameStep|outputFile|jobId|attempt)(?::(\d+))?\}/g;
 
+/** What only the engine's splitter understands. */
+const ODD = /["'\\\0\t\n]/;
+
 /** The widest padding; a wider one stays as it is. */
 const WIDEST = 32;
 /** Words that are kept compiled. */
 const KEPT = 512;
 
-export interface Values {
-  chunkId: number;
-  startFrame: number | undefined;
-  endFrame: number | undefined;
-  frameCount: number | undefined;
-  frameStep: number;
-  outputFile: string | undefined;
-  jobId: string;
-  attempt: number;
-}
+/** The names of placeholders, in the order of their values. */
+const NAMES = ['chunkId', 'startFrame', 'endFrame', 'frameCount', 'frameStep', 'outputFile', 'jobId', 'attempt'];
+const TEXTS = ['outputFile', 'jobId'];
+
+/** What is put in for the placeholders, in the order of `NAMES`; undefined: the chunk does not say. */
+export type Values = readonly (string | undefined)[];
 
 /** A placeholder: which value, padded to what width (0: not at all), and what stays when there is none. */
 interface Place {
-  name: keyof Values;
+  value: number;
   width: number;
   whole: string;
 }
 
 /** Splits a POSIX-quoted command line. */
 export function splitCommand(command: string): string[] {
+  // Without quotes, backslashes and other white space, spaces are all there is to it.
+  if (ODD.test(command)) return native(() => binding.splitCommand(command));
   const words: string[] = [];
-  let start = -1;
-  for (let at = 0; at < command.length; at += 1) {
-    const code = command.charCodeAt(at);
-    // Without quotes and backslashes white space is all there is to it.
-    if (code === 0x22 || code === 0x27 || code === 0x5c || code === 0) return native(() => binding.splitCommand(command));
-    const blank = code === 0x20 || code === 0x09 || code === 0x0a;
-    if (blank && start >= 0) {
-      words.push(command.slice(start, at));
-      start = -1;
-    } else if (!blank && start < 0) start = at;
+  let start = 0;
+  for (;;) {
+    const end = command.indexOf(' ', start);
+    if (end < 0) break;
+    if (end > start) words.push(command.slice(start, end));
+    start = end + 1;
   }
-  if (start >= 0) words.push(command.slice(start));
+  if (start < command.length) words.push(command.slice(start));
   return words;
 }
 
@@ -53,10 +50,9 @@ function compile(word: string): (string | Place)[] {
   for (const match of word.matchAll(PLACEHOLDER)) {
     const [whole, name, digits] = match;
     const width = digits === undefined ? 0 : Number(digits);
-    const text = name === 'outputFile' || name === 'jobId';
-    if (digits !== undefined && (text || width < 1 || width > WIDEST)) continue;
+    if (digits !== undefined && (TEXTS.includes(name as string) || width < 1 || width > WIDEST)) continue;
     if (match.index > end) parts.push(word.slice(end, match.index));
-    parts.push({ name: name as keyof Values, width, whole });
+    parts.push({ value: NAMES.indexOf(name as string), width, whole });
     end = match.index + whole.length;
   }
   if (end < word.length) parts.push(word.slice(end));
@@ -82,71 +78,64 @@ export class Templates {
     for (const part of parts) {
       if (typeof part === 'string') text += part;
       else {
-        const value = values[part.name];
+        const value = values[part.value];
         if (value === undefined) text += part.whole;
-        else text += part.width > 0 ? `${value}`.padStart(part.width, '0') : `${value}`;
+        else text += part.width > 0 ? value.padStart(part.width, '0') : value;
       }
     }
     return text;
   }
 
-  renderAll(words: string[], values: Values): string[] {
-    const rendered = new Array<string>(words.length);
-    for (let n = 0; n < words.length; n += 1) rendered[n] = this.render(words[n] as string, values);
+  renderAll(words: string[], from: number, values: Values): string[] {
+    const rendered: string[] = [];
+    for (let n = from; n < words.length; n += 1) rendered.push(this.render(words[n] as string, values));
     return rendered;
   }
 
   /** The words of a command line; that of a planned job is split once. */
-  command(command: string, values: Values): string[] {
+  words(command: string): string[] {
     if (command !== this.#command) {
       this.#words = splitCommand(command);
       this.#command = command;
     }
-    return this.renderAll(this.#words, values);
+    return this.#words;
   }
 }
 
 /** The values of a chunk's placeholders. */
 export function valuesOf(chunk: RenderJobChunk, jobId: string, attempt: number): Values {
-  const step = chunk.frameStep ?? 1;
-  const { startFrame, frameCount } = chunk as Partial<RenderJobChunk>;
-  return {
-    chunkId: chunk.id,
-    startFrame,
-    endFrame: startFrame === undefined || frameCount === undefined ? undefined : startFrame + (frameCount - 1) * step,
-    frameCount,
-    frameStep: step,
-    outputFile: (chunk as Partial<RenderJobChunk>).outputFile,
-    jobId,
-    attempt,
-  };
+  const { id, startFrame, frameCount, frameStep = 1, outputFile } = chunk as Partial<RenderJobChunk>;
+  const end = startFrame === undefined || frameCount === undefined ? undefined : `${startFrame + (frameCount - 1) * frameStep}`;
+  return [text(id), text(startFrame), end, text(frameCount), `${frameStep}`, outputFile, jobId, `${attempt}`];
+}
+
+function text(number: number | undefined): string | undefined {
+  return number === undefined ? undefined : `${number}`;
 }
 
 /** The values as environment variables, on top of the job's own. */
 export function environmentOf(values: Values, own: Record<string, string> | undefined): Record<string, string> {
-  const { startFrame, endFrame, frameCount, outputFile } = values;
-  if (startFrame !== undefined && endFrame !== undefined && frameCount !== undefined && outputFile !== undefined) {
+  // By position: taking an array apart would go through its iterator, for every chunk.
+  const start = values[1];
+  const end = values[2];
+  const output = values[5];
+  if (start !== undefined && end !== undefined && output !== undefined && !own) {
     // One literal, one shape: what nearly every chunk is.
-    const all = {
-      FRAMEWRIGHT_JOB_ID: values.jobId,
-      FRAMEWRIGHT_CHUNK_ID: `${values.chunkId}`,
-      FRAMEWRIGHT_ATTEMPT: `${values.attempt}`,
-      FRAMEWRIGHT_FRAME_STEP: `${values.frameStep}`,
-      FRAMEWRIGHT_START_FRAME: `${startFrame}`,
-      FRAMEWRIGHT_END_FRAME: `${endFrame}`,
-      FRAMEWRIGHT_FRAME_COUNT: `${frameCount}`,
-      FRAMEWRIGHT_OUTPUT_FILE: outputFile,
+    return {
+      FRAMEWRIGHT_CHUNK_ID: values[0] as string,
+      FRAMEWRIGHT_START_FRAME: start,
+      FRAMEWRIGHT_END_FRAME: end,
+      FRAMEWRIGHT_FRAME_COUNT: values[3] as string,
+      FRAMEWRIGHT_FRAME_STEP: values[4] as string,
+      FRAMEWRIGHT_OUTPUT_FILE: output,
+      FRAMEWRIGHT_JOB_ID: values[6] as string,
+      FRAMEWRIGHT_ATTEMPT: values[7] as string,
     };
-    return own ? { ...own, ...all } : all;
   }
   const env: Record<string, string> = { ...own };
-  env['FRAMEWRIGHT_JOB_ID'] = values.jobId;
-  env['FRAMEWRIGHT_CHUNK_ID'] = `${values.chunkId}`;
-  env['FRAMEWRIGHT_ATTEMPT'] = `${values.attempt}`;
-  env['FRAMEWRIGHT_FRAME_STEP'] = `${values.frameStep}`;
-  if (startFrame !== undefined) env['FRAMEWRIGHT_START_FRAME'] = `${startFrame}`;
-  if (endFrame !== undefined) env['FRAMEWRIGHT_END_FRAME'] = `${endFrame}`;
-  if (frameCount !== undefined) env['FRAMEWRIGHT_FRAME_COUNT'] = `${frameCount}`;
-  if (outputFile !== undefined) env['FRAMEWRIGHT_OUTPUT_FILE'] = outputFile;
+  for (const [n, value] of values.entries()) if (value !== undefined) env[VARIABLES[n] as string] = value;
   return env;
 }
+
+/** The names of the variables, in the order of the values. */
+const VARIABLES = NAMES.map((name) => `FRAMEWRIGHT_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`);

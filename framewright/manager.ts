@@ -5,11 +5,12 @@ import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, inte
 import { FramewrightError, aborted, errorOf, infoOf, invalid, isAbort, messageOf, native } from './errors.js';
 import { drive } from './drive.js';
 import { EventPump } from './events.js';
+import { processSettings } from './local-adapter.js';
 import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
 import { InMemoryJobRepository } from './memory-repository.js';
 import binding from './native.js';
 import { checkOptions, defined, publicFields, writtenOptions } from './options.js';
-import { RUN, JobRun, type RunHost } from './run.js';
+import { RUN, JobRun, isPlainChunk, type RunHost } from './run.js';
 import { Saver } from './saver.js';
 import { lazy, readStatus } from './status.js';
 import { ConcatStitcher, FfmpegStitcher } from './stitchers.js';
@@ -63,6 +64,23 @@ type Notice =
 interface Waiting {
   id: string;
   options: JobExecutionOptions;
+  /** Copies of many chunks. */
+  chunks?: RenderJobChunk[];
+}
+
+/** A chunk of its own; what is more than flat is copied as JSON. */
+function copyOf(chunk: unknown): RenderJobChunk {
+  if (isPlainChunk(chunk)) {
+    const { id, startFrame, frameCount, outputFile, command } = chunk;
+    return { id, startFrame, frameCount, outputFile, command };
+  }
+  for (const name in chunk as Record<string, unknown>) {
+    const value = (chunk as Record<string, unknown>)[name];
+    if ((typeof value === 'object' && value !== null) || typeof value === 'function' || value === undefined) {
+      return JSON.parse(JSON.stringify(chunk)) as RenderJobChunk;
+    }
+  }
+  return { ...(chunk as RenderJobChunk) };
 }
 
 function isStorage(value: unknown): value is ArtifactStorage {
@@ -221,9 +239,10 @@ export class JobManager {
       throw new FramewrightError('DUPLICATE', `There is a job "${id}" already`);
     }
     const written = writtenOptions(options);
-    const ticket = await this.#take(id, spec, written, publicFields(options), hold);
+    const big: { chunks?: RenderJobChunk[] } = {};
+    const ticket = await this.#take(id, spec, written, publicFields(options), hold, big);
     const { id: _, ...execution } = options;
-    this.#waiting.set(ticket, { id, options: execution });
+    this.#waiting.set(ticket, { id, options: execution, ...big });
     if (hold) {
       try {
         await this.#saver.once(id);
@@ -241,7 +260,7 @@ export class JobManager {
   }
 
   /** Hands a spec to the engine; a big one in slices. Gives the job's ticket. */
-  async #take(id: string, spec: JobSpecInput, written: string, fields: string, hold: boolean): Promise<number> {
+  async #take(id: string, spec: JobSpecInput, written: string, fields: string, hold: boolean, big: { chunks?: RenderJobChunk[] }): Promise<number> {
     if (!isObject(spec) || Array.isArray(spec)) throw invalid('spec', 'must be an object', 'job spec');
     const needs = this.#executor === undefined || needsCommand(this.#executor);
     const chunks = chunksOf(spec);
@@ -253,6 +272,9 @@ export class JobManager {
     const { chunks: _, ...head } = spec as Record<string, unknown>;
     const slices: string[] = [];
     for (let from = 0; from < chunks.length; from += SLICE) slices.push(toJson(chunks.slice(from, from + SLICE), 'job spec'));
+    // The loop of a JavaScript adapter needs the chunks again: a copy is cheaper than reading them back.
+    const work = this.#executor && workOf(this.#executor);
+    if (work && !('adapter' in work && processSettings(work.adapter))) big.chunks = chunks.map(copyOf);
     const builder = native(() => new binding.SpecBuilder(toJson(head, 'job spec'), written, needs));
     for (const [n, slice] of slices.entries()) {
       builder.push(slice);
@@ -299,7 +321,7 @@ export class JobManager {
       const waiting = this.#waiting.get(ticket);
       this.#waiting.delete(ticket);
       if (!waiting) continue;
-      const run = new JobRun(this.#host, waiting.id, ticket, ready[n + 1] as number, waiting.options);
+      const run = new JobRun(this.#host, waiting.id, ticket, ready[n + 1] as number, waiting.options, waiting.chunks);
       this.#runs.set(ticket, run);
       this.#alive.enter();
       void this.#run(run);

@@ -33,6 +33,15 @@ export const RUN = Symbol('framewright.run');
 /** How a chunk is done in JavaScript. */
 export type ChunkFunction = (chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal, index: number) => Promise<WorkerResult>;
 
+/** Whether a chunk has exactly the fields that nearly all chunks have, all of them flat. */
+export function isPlainChunk(chunk: unknown): chunk is RenderJobChunk {
+  let fields = 0;
+  for (const _ in chunk as object) fields += 1;
+  const { id, startFrame, frameCount, outputFile, command } = chunk as RenderJobChunk;
+  const numbers = typeof id === 'number' && typeof startFrame === 'number' && typeof frameCount === 'number';
+  return fields === 5 && numbers && typeof outputFile === 'string' && typeof command === 'string';
+}
+
 export interface RunHost {
   readonly engine: Engine;
   readonly abortGraceMs: number;
@@ -76,7 +85,10 @@ export class JobRun {
   readonly #causes = new Map<number, { attempt: number; cause: unknown }>();
   /** Resolves when the engine's own driver has no process left. */
   ran: (() => void) | undefined;
-  #slice: RenderJobChunk[] = [];
+  /** Whether the chunks at hand have exactly the fields that chunks usually have. */
+  plain: boolean;
+  /** The chunks from `#from` on: all of them, or the slice that was read last. */
+  #slice: RenderJobChunk[];
   #from = 0;
   #completed = 0;
   #timers = new Set<NodeJS.Timeout>();
@@ -87,7 +99,11 @@ export class JobRun {
     readonly ticket: number,
     readonly number: number,
     readonly options: JobExecutionOptions,
-  ) {}
+    chunks: RenderJobChunk[] = [],
+  ) {
+    this.#slice = chunks;
+    this.plain = chunks.every(isPlainChunk);
+  }
 
   /** The options that the executor passed on, with the user's own callbacks where the manager's came back untouched. */
   direct(options: JobExecutionOptions): JobExecutionOptions {
@@ -177,6 +193,7 @@ export class JobRun {
       this.#from = index - (index % SLICE);
       this.#slice = JSON.parse(this.#engine.runChunks(this.ticket, this.#from, SLICE)) as RenderJobChunk[];
       at = index - this.#from;
+      this.plain = this.#slice.every(isPlainChunk);
     }
     return this.#slice[at] as RenderJobChunk;
   }

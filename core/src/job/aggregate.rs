@@ -28,8 +28,6 @@ pub struct Extras {
     pub shown: Option<Map<String, Value>>,
     /// When the work last gave a sign of life.
     pub last_output_at: Option<f64>,
-    /// The owner of the current run.
-    pub owner: Option<Arc<str>>,
 }
 
 /// A job: spec, options, state, chunks and counters. Times are milliseconds since the epoch.
@@ -61,6 +59,8 @@ pub struct Job {
     pub run_started_at: f64,
     /// When it ended.
     pub finished_at: Option<f64>,
+    /// The owner of the current run.
+    pub owner: Option<Arc<str>>,
     /// Its chunks.
     pub rows: Rows,
     /// Frames of the completed chunks.
@@ -103,6 +103,7 @@ impl Job {
             started_at: None,
             run_started_at: now,
             finished_at: None,
+            owner: None,
             rows,
             frames_done: 0,
             partial_frames: 0.0,
@@ -176,11 +177,12 @@ impl Job {
                 self.run_started_at = now;
                 self.finished_at = None;
                 self.reported = 0;
-                let extras = self.extras_mut();
-                extras.owner = Some(owner.clone());
-                extras.failure = None;
-                extras.error = None;
-                extras.shown = None;
+                self.owner = Some(owner.clone());
+                if let Some(extras) = &mut self.extras {
+                    extras.failure = None;
+                    extras.error = None;
+                    extras.shown = None;
+                }
             }
             JobEvent::ChunkStarted { index, attempt } => {
                 if *index >= self.rows.total() {
@@ -281,9 +283,7 @@ impl Job {
         }
         self.partial_frames = 0.0;
         self.updated_at = now;
-        if let Some(extras) = &mut self.extras {
-            extras.owner = None;
-        }
+        self.owner = None;
     }
 
     /// A chunk that an executor of the user's reports as done: the attempt it must have made is counted, too.

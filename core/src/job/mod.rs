@@ -14,6 +14,7 @@ pub mod progress;
 pub mod record;
 pub mod retry;
 pub mod rows;
+mod scan;
 pub mod spec;
 pub mod state;
 pub mod status;

@@ -281,7 +281,7 @@ fn fill_extras(job: &mut Job, map: &Map<String, Value>, keep_shown: bool) {
     extras.fields = fields;
     extras.shown = keep_shown.then_some(shown);
     extras.last_output_at = map.get("lastOutputAt").and_then(Value::as_f64);
-    extras.owner = map.get("owner").and_then(text).map(Into::into);
+    job.owner = map.get("owner").and_then(text).map(Into::into);
 }
 
 /// A status that was handed out has its planned chunks written out beside the plan: the plan is what counts.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::path::{Component, Path};
 use std::sync::OnceLock;
 
@@ -16,6 +17,7 @@ use super::command;
 use super::error::{Error, ErrorCode, Issue};
 use super::options::{MAX_SAFE, Options, shown};
 use super::plan::Plan;
+use super::scan::{self, Plain};
 
 /// Problems told at the most; a file of a million bad chunks needs no million messages.
 const MOST_ISSUES: usize = 1000;
@@ -56,7 +58,7 @@ pub struct Chunk {
 impl Chunk {
     /// The last rendered frame.
     pub fn end_frame(&self) -> Option<u64> {
-        Some(self.start_frame?.saturating_add(self.frame_count?.saturating_sub(1).saturating_mul(self.frame_step.unwrap_or(1))))
+        end_frame(self.start_frame, self.frame_count, self.frame_step)
     }
 }
 
@@ -86,6 +88,43 @@ pub struct Spec {
     /// The merge command, if it is not empty.
     pub merge_command: Option<Box<str>>,
     by_id: OnceLock<Option<HashMap<u64, u32>>>,
+}
+
+/// What is checked of a chunk.
+struct Parts<'a> {
+    id: u64,
+    start_frame: Option<u64>,
+    frame_count: Option<u64>,
+    frame_step: Option<u64>,
+    output_file: Option<&'a str>,
+    command: Option<&'a str>,
+    argv: Option<&'a [String]>,
+}
+
+impl<'a> From<&'a Chunk> for Parts<'a> {
+    fn from(chunk: &'a Chunk) -> Self {
+        Parts {
+            id: chunk.id,
+            start_frame: chunk.start_frame,
+            frame_count: chunk.frame_count,
+            frame_step: chunk.frame_step,
+            output_file: chunk.output_file.as_deref(),
+            command: chunk.command.as_deref(),
+            argv: chunk.argv.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&Plain<'a>> for Parts<'a> {
+    fn from(chunk: &Plain<'a>) -> Self {
+        let Plain { id, start_frame, frame_count, frame_step, output_file, command, .. } = *chunk;
+        Parts { id, start_frame, frame_count, frame_step, output_file, command, argv: None }
+    }
+}
+
+/// The last rendered frame.
+fn end_frame(start_frame: Option<u64>, frame_count: Option<u64>, frame_step: Option<u64>) -> Option<u64> {
+    Some(start_frame?.saturating_add(frame_count?.saturating_sub(1).saturating_mul(frame_step.unwrap_or(1))))
 }
 
 /// The fields of a JSON object in their order, values as text.
@@ -144,7 +183,8 @@ pub struct SpecBuilder {
     frames: u64,
     last_id: Option<u64>,
     ids: Option<HashSet<u64>>,
-    outputs: HashSet<String, RandomState>,
+    outputs: HashMap<u64, usize, RandomState>,
+    hasher: RandomState,
     rules: Rules,
     inside_only: bool,
     issues: Vec<Issue>,
@@ -209,7 +249,8 @@ impl SpecBuilder {
             frames: 0,
             last_id: None,
             ids: None,
-            outputs: HashSet::default(),
+            outputs: HashMap::default(),
+            hasher: RandomState::default(),
             rules,
             inside_only: !options.allow_outside_paths,
             issues: Vec::new(),
@@ -254,7 +295,7 @@ impl SpecBuilder {
             if self.head.len() > 1 {
                 self.head.push(',');
             }
-            self.head.push_str(&serde_json::to_string(key).unwrap_or_default());
+            super::status::push_text(&mut self.head, key);
             self.head.push(':');
             self.head.push_str(value.get());
         }
@@ -284,6 +325,22 @@ impl SpecBuilder {
     }
 
     fn read_metadata(&mut self, text: &str) {
+        /// What nearly all metadata are; whatever does not fit is looked at field by field.
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Plain {
+            total_frames: f64,
+            fps: f64,
+            width: f64,
+            height: f64,
+            duration: f64,
+        }
+        if let Ok(plain) = serde_json::from_str::<Plain>(text)
+            && text.starts_with('{')
+            && [plain.total_frames, plain.fps, plain.width, plain.height, plain.duration].iter().all(|n| *n >= 0.0)
+        {
+            return;
+        }
         match serde_json::from_str::<Value>(text) {
             Ok(Value::Object(metadata)) => {
                 for name in ["totalFrames", "fps", "width", "height", "duration"] {
@@ -322,6 +379,22 @@ impl SpecBuilder {
 
     /// Takes the next chunks: the text of a JSON array.
     pub fn push(&mut self, array: &str) {
+        if let Some(chunks) = scan::scan(array) {
+            if chunks.is_empty() {
+                return;
+            }
+            if !self.text.is_empty() {
+                self.text.push(',');
+            }
+            // - 1: the text has no bracket before its first chunk.
+            let base = self.text.len();
+            self.text.push_str(&array[1..array.len() - 1]);
+            self.list.reserve(chunks.len());
+            for plain in &chunks {
+                self.take(self.list.len(), &Parts::from(plain), base + plain.offset - 1, plain.length);
+            }
+            return;
+        }
         let raw: Vec<&RawValue> = match serde_json::from_str(array) {
             Ok(raw) => raw,
             Err(_) => {
@@ -347,13 +420,13 @@ impl SpecBuilder {
             // An array would be read as a chunk by position, and null as a field that is missing.
             let odd = !text.starts_with('{') || text.contains("null") && has_null_field(text);
             match serde_json::from_str::<Chunk>(text) {
-                Ok(chunk) if !odd => self.take(position, chunk, offset, text.len()),
+                Ok(chunk) if !odd => self.take(position, &Parts::from(&chunk), offset, text.len()),
                 _ => self.diagnose(position, text),
             }
         }
     }
 
-    fn take(&mut self, position: usize, chunk: Chunk, offset: usize, length: usize) {
+    fn take(&mut self, position: usize, chunk: &Parts<'_>, offset: usize, length: usize) {
         let at = |name: &str| format!("chunks[{position}].{name}");
         if chunk.id > MAX_SAFE {
             self.issue(at("id"), "must be an integer of 0 or more that a double holds exactly");
@@ -374,10 +447,10 @@ impl SpecBuilder {
         }
         if [chunk.start_frame, chunk.frame_count, chunk.frame_step].into_iter().flatten().any(|n| n > MAX_SAFE) {
             self.issue(format!("chunks[{position}]"), "has a number that a double does not hold exactly");
-        } else if chunk.end_frame().is_some_and(|end| end > MAX_SAFE) {
+        } else if end_frame(chunk.start_frame, chunk.frame_count, chunk.frame_step).is_some_and(|end| end > MAX_SAFE) {
             self.issue(at("frameCount"), "leads to an end frame that a double does not hold exactly");
         }
-        match (&chunk.argv, &chunk.command) {
+        match (chunk.argv, chunk.command) {
             (Some(argv), _) => {
                 if argv.first().is_none_or(String::is_empty) {
                     self.issue(at("argv"), "must begin with a program");
@@ -408,15 +481,17 @@ impl SpecBuilder {
             if output.is_empty() || output.contains('\0') {
                 self.issue(at("outputFile"), "must not be empty or contain a NUL character");
             } else {
-                if self.inside_only && !stays_inside(&output) {
+                if self.inside_only && !stays_inside(output) {
                     self.issue(at("outputFile"), format!("must stay inside of jobDir, got {output:?}"));
                 }
-                let name = normalized(&output);
-                if self.outputs.contains(name.as_ref()) {
-                    self.issue(at("outputFile"), format!("{output:?} is written by another chunk too"));
-                } else {
-                    let name = name.into_owned();
-                    self.outputs.insert(name);
+                let name = normalized(output);
+                // Only hashes are kept; the few that meet are compared by their text.
+                let hash = self.hasher.hash_one(name.as_ref());
+                match self.outputs.insert(hash, position) {
+                    Some(known) if self.output_at(known).is_some_and(|other| normalized(&other) == name) => {
+                        self.issue(at("outputFile"), format!("{output:?} is written by another chunk too"));
+                    }
+                    _ => {}
                 }
             }
         }
@@ -434,6 +509,13 @@ impl SpecBuilder {
             }),
             _ => self.issue("chunks", "are more than 4 GiB of text; use plan"),
         }
+    }
+
+    /// The output of a chunk that was taken before.
+    fn output_at(&self, position: usize) -> Option<String> {
+        let at = self.list.get(position)?;
+        let text = self.text.get(at.offset as usize..(at.offset + at.length) as usize)?;
+        serde_json::from_str::<Chunk>(text).ok()?.output_file
     }
 
     /// The fields of a chunk that does not have the right types, one by one.
@@ -471,7 +553,7 @@ impl SpecBuilder {
                 if self.issues.len() > before
                     && let Ok(rest) = serde_json::from_value::<Chunk>(Value::Object(chunk))
                 {
-                    self.take(position, rest, 0, 0);
+                    self.take(position, &Parts::from(&rest), 0, 0);
                     return;
                 }
             }
@@ -731,6 +813,7 @@ mod tests {
                 "chunks[1].outputFile",
                 "chunks[2].id",
                 "chunks[2].startFrame",
+                "chunks[2].command",
                 "chunks[3]"
             ]
         );

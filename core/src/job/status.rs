@@ -262,10 +262,10 @@ pub fn write_status(job: &Job, live: Live, whole: bool, out: &mut String) {
             out.push_str(",\"lastOutputAt\":");
             push_number(out, at);
         }
-        if let Some(owner) = extras.owner.as_ref().filter(|_| job.state == JobState::Running) {
-            out.push_str(",\"owner\":");
-            push_text(out, owner);
-        }
+    }
+    if let Some(owner) = job.owner.as_ref().filter(|_| job.state == JobState::Running) {
+        out.push_str(",\"owner\":");
+        push_text(out, owner);
     }
     for (name, default) in [("priority", "\"medium\""), ("tags", "[]"), ("dependencies", "[]")] {
         if !fields.contains_key(name) {
