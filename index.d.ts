@@ -431,21 +431,6 @@ interface EventFilter {
 }
 type ErrorCode = 'VALIDATION' | 'NOT_FOUND' | 'INVALID_TRANSITION' | 'CONFLICT' | 'DUPLICATE' | 'CYCLE' | 'CHUNK_FAILED' | 'OUTPUT_MISSING' | 'SPAWN_FAILED' | 'TIMEOUT' | 'NO_PROGRESS' | 'MERGE_FAILED' | 'DEPENDENCY_FAILED' | 'STORE_UNAVAILABLE' | 'STORE_CORRUPT' | 'STORE_FULL' | 'LEASE_LOST' | 'QUEUE_UNAVAILABLE' | 'STORAGE_FAILED' | 'CLOSED' | 'ABORTED' | 'INTERNAL';
 
-/** What the executors of ours are made of, for those who drive them. */
-
-/** What a chunk function is told beside its chunk. */
-interface ChunkContext {
-    /** Aborted when the chunk is to stop: pause, cancel, a failed sibling, a time limit. */
-    signal: AbortSignal;
-    jobId: string;
-    /** From 1. */
-    attempt: number;
-    /** 0 to 1. */
-    reportProgress(fraction: number): void;
-}
-/** Renders one chunk in this process. What it resolves with is the chunk's result; nothing means success. */
-type RenderFunction = (chunk: RenderJobChunk, context: ChunkContext) => Promise<Partial<WorkerResult> | void>;
-
 /**
  * Takes jobs, runs them by an executor, keeps them in a repository.
  *
@@ -557,6 +542,21 @@ declare class InMemoryJobRepository implements JobRepository {
     /** Nothing has to be closed in memory; the jobs stay until the repository is collected. */
     close(): Promise<void>;
 }
+
+/** What the executors of ours are made of, for those who drive them. */
+
+/** What a chunk function is told beside its chunk. */
+interface ChunkContext {
+    /** Aborted when the chunk is to stop: pause, cancel, a failed sibling, a time limit. */
+    signal: AbortSignal;
+    jobId: string;
+    /** From 1. */
+    attempt: number;
+    /** 0 to 1. */
+    reportProgress(fraction: number): void;
+}
+/** Renders one chunk in this process. What it resolves with is the chunk's result; nothing means success. */
+type RenderFunction = (chunk: RenderJobChunk, context: ChunkContext) => Promise<Partial<WorkerResult> | void>;
 
 /**
  * Runs the chunks of a job: concurrency, attempts, time limits, abort, merge. With a {@link LocalWorkerAdapter} all of it

@@ -2,7 +2,7 @@
 import { invalid } from './errors.js';
 import { checkOptions, writtenOptions } from './options.js';
 import { drive } from './drive.js';
-import { runAlone } from './manager.js';
+import { runAlone } from './alone.js';
 import { RUN, type JobRun } from './run.js';
 import type { Executor, JobExecutionOptions, JobSpec, JobSpecInput, WorkerAdapter } from './types.js';
 import { setWork, workOf, type RenderFunction } from './work.js';

@@ -1,49 +1,31 @@
 /** The life of jobs as users see it. The rules are the engine's; here are promises, callbacks, signals and objects. */
+import { setMaxListeners } from 'node:events';
 import { randomUUID } from 'node:crypto';
 import type { Engine } from './binding.js';
-import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, integer, isObject, isTexts, shown } from './arguments.js';
-import { FramewrightError, aborted, errorOf, infoOf, invalid, isAbort, messageOf, native } from './errors.js';
+import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, integer, isTexts, shown } from './arguments.js';
+import { cleanUp, isStorage, upload } from './artifacts.js';
 import { drive } from './drive.js';
+import { FramewrightError, aborted, infoOf, invalid, isAbort, messageOf, native } from './errors.js';
 import { EventPump } from './events.js';
-import { processSettings } from './local-adapter.js';
 import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
-import { InMemoryJobRepository } from './memory-repository.js';
 import binding from './native.js';
 import { checkOptions, defined, publicFields, writtenOptions } from './options.js';
-import { RUN, JobRun, isPlainChunk, type RunHost } from './run.js';
+import { Reports } from './reports.js';
+import { JobRun, noteRun, type RunHost } from './run.js';
 import { Saver } from './saver.js';
-import { lazy, readStatus } from './status.js';
+import { specFor, take } from './spec.js';
+import { readStatus } from './status.js';
 import { ConcatStitcher, FfmpegStitcher } from './stitchers.js';
-import { setMaxListeners } from 'node:events';
 import { KeepAlive, LONGEST_DELAY, clearTimeout, clock, setImmediate, setTimeout, sleep, turn } from './timers.js';
 import type {
-  ArtifactStorage,
-  JobState,
-  ChunkStatus,
-  ErrorCode,
-  EventFilter,
-  EventOf,
-  Executor,
-  JobErrorInfo,
-  JobEvent,
-  JobEventType,
-  JobExecutionOptions,
-  JobManagerOptions,
-  JobQuery,
-  JobRepository,
-  JobSpec,
-  JobSpecInput,
-  JobStatus,
-  LogRecord,
-  RenderJobChunk,
-  SubmitOptions,
-  WorkerResult,
+  ArtifactStorage, ChunkStatus, ErrorCode, EventFilter, EventOf, Executor, JobErrorInfo, JobEvent, JobEventType, JobExecutionOptions, JobManagerOptions,
+  JobQuery, JobRepository, JobSpec, JobSpecInput, JobState, JobStatus, LogRecord, RenderJobChunk, SubmitOptions, WorkerResult,
 } from './types.js';
-import { needsCommand, setWork, workOf, type Work } from './work.js';
+import { workOf } from './work.js';
 
 /** Jobs started before others get a turn. */
 const STARTS = 16;
-/** Specs of more chunks cross in slices. */
+/** Chunks of a listing at once. */
 const SLICE = 1000;
 /** How often a job that somebody else works on is looked at. */
 const POLL_MS = 100;
@@ -68,25 +50,6 @@ interface Waiting {
   chunks?: RenderJobChunk[];
 }
 
-/** A chunk of its own; what is more than flat is copied as JSON. */
-function copyOf(chunk: unknown): RenderJobChunk {
-  if (isPlainChunk(chunk)) {
-    const { id, startFrame, frameCount, outputFile, command } = chunk;
-    return { id, startFrame, frameCount, outputFile, command };
-  }
-  for (const name in chunk as Record<string, unknown>) {
-    const value = (chunk as Record<string, unknown>)[name];
-    if ((typeof value === 'object' && value !== null) || typeof value === 'function' || value === undefined) {
-      return JSON.parse(JSON.stringify(chunk)) as RenderJobChunk;
-    }
-  }
-  return { ...(chunk as RenderJobChunk) };
-}
-
-function isStorage(value: unknown): value is ArtifactStorage {
-  return isObject(value) && typeof value['uploadAssetBundle'] === 'function';
-}
-
 /** A status of a user's store, with the defaults of what it left out. */
 function complete(status: JobStatus): JobStatus {
   const chunks = (status as Partial<JobStatus>).spec?.chunks.length ?? 0;
@@ -98,25 +61,10 @@ function complete(status: JobStatus): JobStatus {
   };
 }
 
-/** The chunks of a spec; a getter of the user's may throw. */
-function chunksOf(spec: JobSpecInput): unknown {
-  try {
-    return spec.chunks;
-  } catch (error) {
-    throw new FramewrightError('VALIDATION', `Invalid job spec: chunks can't be read: ${messageOf(error)}`, {
-      cause: error,
-      issues: [{ path: 'chunks', message: messageOf(error) }],
-    });
-  }
-}
-
 function unavailable(error: unknown): unknown {
   if (error instanceof FramewrightError) return error;
   return new FramewrightError('STORE_UNAVAILABLE', messageOf(error), { cause: error });
 }
-
-/** The run of a job that is run alone: it knows what the user's code threw. */
-const lastRuns = new WeakMap<JobManager, JobRun | undefined>();
 
 /**
  * Takes jobs, runs them by an executor, keeps them in a repository.
@@ -190,6 +138,9 @@ export class JobManager {
       },
       ended: (run, state) => this.#ended(run, state),
       saves: () => this.#saves,
+      tell: () => {
+        if (this.#events.active || this.#waiters.size > 0) this.#drain();
+      },
     };
   }
 
@@ -239,10 +190,9 @@ export class JobManager {
       throw new FramewrightError('DUPLICATE', `There is a job "${id}" already`);
     }
     const written = writtenOptions(options);
-    const big: { chunks?: RenderJobChunk[] } = {};
-    const ticket = await this.#take(id, spec, written, publicFields(options), hold, big);
+    const { ticket, ...copies } = await take(this.#engine, this.#executor, id, spec, written, publicFields(options), hold);
     const { id: _, ...execution } = options;
-    this.#waiting.set(ticket, { id, options: execution, ...big });
+    this.#waiting.set(ticket, { id, options: execution, ...copies });
     if (hold) {
       try {
         await this.#saver.once(id);
@@ -257,30 +207,6 @@ export class JobManager {
     this.#schedule();
     if (this.#events.active) this.#drain();
     return id;
-  }
-
-  /** Hands a spec to the engine; a big one in slices. Gives the job's ticket. */
-  async #take(id: string, spec: JobSpecInput, written: string, fields: string, hold: boolean, big: { chunks?: RenderJobChunk[] }): Promise<number> {
-    if (!isObject(spec) || Array.isArray(spec)) throw invalid('spec', 'must be an object', 'job spec');
-    const needs = this.#executor === undefined || needsCommand(this.#executor);
-    const chunks = chunksOf(spec);
-    if (!Array.isArray(chunks) || chunks.length <= SLICE) {
-      const json = toJson(spec, 'job spec');
-      return native(() => this.#engine.submit(id, json, written, fields, needs, hold));
-    }
-    // The caller may change the spec while it crosses: what counts is how it is now.
-    const { chunks: _, ...head } = spec as Record<string, unknown>;
-    const slices: string[] = [];
-    for (let from = 0; from < chunks.length; from += SLICE) slices.push(toJson(chunks.slice(from, from + SLICE), 'job spec'));
-    // The loop of a JavaScript adapter needs the chunks again: a copy is cheaper than reading them back.
-    const work = this.#executor && workOf(this.#executor);
-    if (work && !('adapter' in work && processSettings(work.adapter))) big.chunks = chunks.map(copyOf);
-    const builder = native(() => new binding.SpecBuilder(toJson(head, 'job spec'), written, needs));
-    for (const [n, slice] of slices.entries()) {
-      builder.push(slice);
-      if (n % 4 === 3) await turn();
-    }
-    return native(() => this.#engine.submitBuilt(id, builder, fields, hold));
   }
 
   /** An aborted signal of the user's cancels the job. */
@@ -320,7 +246,11 @@ export class JobManager {
       const ticket = ready[n] as number;
       const waiting = this.#waiting.get(ticket);
       this.#waiting.delete(ticket);
-      if (!waiting) continue;
+      if (!waiting) {
+        // Nobody is there to drive it: its slot must not be lost.
+        this.#engine.giveUp(ticket, ready[n + 1] as number);
+        continue;
+      }
       const run = new JobRun(this.#host, waiting.id, ticket, ready[n + 1] as number, waiting.options, waiting.chunks);
       this.#runs.set(ticket, run);
       this.#alive.enter();
@@ -350,12 +280,12 @@ export class JobManager {
         return;
       }
       const ours = work !== undefined;
-      const spec = await this.#specFor(run.id, ours);
-      const uploaded = await this.#upload(run, spec);
+      const spec = await specFor(this.#engine, run.id, ours);
+      const uploaded = await this.#stored(run, spec);
       if (run.isOver()) return;
       if (run.aborted) throw aborted('The job was stopped', run.signal);
       run.spec = spec;
-      run.given = this.#given(run, uploaded, ours);
+      run.given = new Reports(run).given(uploaded, ours);
       const value: unknown = await executor.execute(spec, run.given);
       if (run.bound) return;
       if (run.isOver()) {
@@ -375,139 +305,25 @@ export class JobManager {
     }
   }
 
-  /** The spec as an executor gets it: a copy of its own. */
-  async #specFor(id: string, ours: boolean): Promise<JobSpec> {
-    const engine = this.#engine;
-    const spec = JSON.parse(engine.specHead(id)) as JobSpec;
-    const read = (from: number): RenderJobChunk[] => JSON.parse(engine.specChunks(id, from, SLICE)) as RenderJobChunk[];
-    if (ours) {
-      lazy(spec, 'chunks', () => {
-        const all: RenderJobChunk[] = [];
-        for (let from = 0, total = engine.specLength(id); from < total; from += SLICE) all.push(...read(from));
-        return all;
-      });
-      return spec;
-    }
-    spec.chunks = read(0);
-    const total = spec.chunks.length < SLICE ? 0 : engine.specLength(id);
-    for (let from = SLICE; from < total; from += SLICE) {
-      await turn();
-      spec.chunks.push(...read(from));
-    }
-    return spec;
-  }
-
-  /** The options that the executor is called with: the user's own, and ours beside them. */
-  #given(run: JobRun, meta: Record<string, unknown> | undefined, ours: boolean): JobExecutionOptions {
-    const { options } = run;
-    const given: JobExecutionOptions & { [RUN]?: JobRun } = { ...options, signal: run.signal };
-    if (meta) given.meta = { ...options.meta, ...meta };
-    if (ours) given[RUN] = run;
-    const done = this.#engine.completedIds(run.id);
-    if (done.length > 0) given.completedChunkIds = done;
-    const alive = this.#watchSilence(run, ours);
-    // An executor of ours that has taken the run answers to the engine itself, and calls the user's callbacks itself.
-    given.onProgress = (completed, total) => {
-      alive();
-      if (!run.bound) this.#progress(run, completed, total);
-      run.call('onProgress', options.onProgress, completed, total);
-      if (!run.bound) this.#reported(run);
-    };
-    given.onChunkComplete = (chunkId, result) => {
-      alive();
-      if (!run.bound) this.#chunk(run, chunkId, result);
-      const told = run.call('onChunkComplete', options.onChunkComplete, chunkId, result) as Promise<void> | undefined;
-      if (!run.bound) this.#reported(run);
-      return told;
-    };
-    return given;
-  }
-
-  #reported(run: JobRun): void {
-    this.#host.touched(run.id);
-    if (this.#events.active) this.#drain();
-    // An executor of the user's can't be asked to let its chunks end; this one just has.
-    if (run.graceful && !run.over) run.abort(aborted('The job is being paused'));
-  }
-
-  #progress(run: JobRun, completed: unknown, total: unknown): void {
-    const good = Number.isSafeInteger(completed) && Number.isSafeInteger(total) && (completed as number) >= 0 && (total as number) > 0;
-    if (!good) {
-      this.#warn(run.id, `onProgress was called with ${String(completed)} of ${String(total)}, which is ignored`);
-      return;
-    }
-    const most = 0xffff_ffff;
-    if (run.over || !this.#engine.reportProgress(run.ticket, run.number, Math.min(completed as number, most), Math.min(total as number, most))) {
-      this.#warn(run.id, 'A late report was refused: onProgress after the end of the run');
-    }
-  }
-
-  #chunk(run: JobRun, chunkId: unknown, result: unknown): void {
-    const { durationMs, stdout, stderr } = (isObject(result) ? result : {}) as Partial<WorkerResult>;
-    const duration = typeof durationMs === 'number' && durationMs >= 0 ? durationMs : 0;
-    const text = (value: unknown): string => (typeof value === 'string' ? value : '');
-    const refused =
-      typeof chunkId === 'number' && Number.isSafeInteger(chunkId) && chunkId >= 0
-        ? this.#engine.reportChunk(run.ticket, run.number, chunkId, duration, text(stdout), text(stderr))
-        : `the job has no chunk ${String(chunkId)}`;
-    if (refused !== null) this.#warn(run.id, `A report of onChunkComplete was refused: ${refused}`);
-  }
-
-  /** Ends the run of an executor of the user's that does not report for too long; gives what a report calls. */
-  #watchSilence(run: JobRun, ours: boolean): () => void {
-    // The executors of ours watch their chunks one by one.
-    const { startMs, noProgressMs } = (ours ? undefined : run.options.timeouts) ?? {};
-    let timer: NodeJS.Timeout | undefined;
-    const arm = (limit: number | undefined, code: ErrorCode, what: string): void => {
-      if (timer) run.stopTimer(timer);
-      timer = undefined;
-      if (limit === undefined || run.over) return;
-      timer = run.after(limit, () => {
-        this.#engine.timeOut(run.ticket, JSON.stringify({ code, message: `The job failed: ${what} ${limit} ms` } satisfies JobErrorInfo));
-        this.#drain();
-      });
-    };
-    const alive = (): void => arm(noProgressMs, 'NO_PROGRESS', 'no progress for');
-    if (startMs !== undefined) arm(startMs, 'TIMEOUT', 'no sign of life within');
-    else alive();
-    return startMs === undefined && noProgressMs === undefined ? () => undefined : alive;
-  }
-
-  /** Brings the job's folder and file to the storage; gives what executors are told of it. */
-  async #upload(run: JobRun, spec: JobSpec): Promise<Record<string, unknown> | undefined> {
-    const storage = this.#storage;
+  /** What executors are told of the job's place in the storage. */
+  async #stored(run: JobRun, spec: JobSpec): Promise<Record<string, unknown> | undefined> {
     const { jobDir } = run.options;
-    if (!storage || jobDir === undefined) return undefined;
+    if (!this.#storage || jobDir === undefined) return undefined;
     const known = (await this.getJob(run.id))?.meta?.['jobDefUrl'] as unknown;
     if (typeof known === 'string') return { jobDefUrl: known };
-    // Deleted or stopped meanwhile: what was brought there is of no use.
-    const unwanted = async (): Promise<boolean> => {
-      if (!run.isOver() && !run.aborted) return false;
-      const { stored } = run;
-      run.stored = {};
-      await this.#cleanUp(run.id, stored);
-      return true;
-    };
-    try {
-      const assetsUrl = await storage.uploadAssetBundle(run.id, jobDir);
-      run.stored.assetsUrl = assetsUrl;
-      if (await unwanted()) return undefined;
-      const jobDefUrl = await storage.uploadJobSpec(run.id, { ...structuredCloneOf(spec), assetsUrl });
-      run.stored.jobDefUrl = jobDefUrl;
-      if (await unwanted()) return undefined;
-      spec.assetsUrl = assetsUrl;
-      this.#engine.setStored(run.id, assetsUrl, JSON.stringify({ jobDefUrl }));
-      this.#host.touched(run.id);
-      return { jobDefUrl };
-    } catch (error) {
-      throw new FramewrightError('STORAGE_FAILED', `Asset/Spec upload failed: ${messageOf(error)}`, { cause: error });
-    }
+    const jobDefUrl = await upload(this.#storage, run, jobDir, spec, (message) => {
+      this.#log('warn', message, { jobId: run.id });
+    });
+    if (jobDefUrl === undefined) return undefined;
+    this.#engine.setStored(run.id, spec.assetsUrl ?? null, JSON.stringify({ jobDefUrl }));
+    this.#host.touched(run.id);
+    return { jobDefUrl };
   }
 
   #ended(run: JobRun, state: JobState | undefined): void {
     this.#runs.delete(run.ticket);
     this.#alive.leave();
-    if (lastRuns.has(this)) lastRuns.set(this, run);
+    noteRun(this, run);
     if (state === 'paused' || state === 'failed') this.#kept.set(run.id, run.options);
     else if (this.#kept.size > 0) this.#kept.delete(run.id);
     if (state !== 'paused' && this.#signals.size > 0) this.#unfollow(run.id);
@@ -871,7 +687,12 @@ export class JobManager {
     for (const [ticket, waiting] of this.#waiting) if (waiting.id === id) this.#waiting.delete(ticket);
     this.#unfollow(id);
     this.#kept.delete(id);
-    if (before) await this.#cleanUp(id, { assetsUrl: before.spec.assetsUrl, jobDefUrl: before.meta?.['jobDefUrl'] as unknown, ...run?.stored });
+    if (before && this.#storage) {
+      const stored = { assetsUrl: before.spec.assetsUrl, jobDefUrl: before.meta?.['jobDefUrl'] as unknown, ...run?.stored };
+      await cleanUp(this.#storage, id, stored, (message) => {
+        this.#log('warn', message, { jobId: id });
+      });
+    }
     if (this.#outside || !isOwn.delete(this.#repository)) {
       await this.#saver.settle(id);
       try {
@@ -886,20 +707,6 @@ export class JobManager {
     }
     this.#drain();
     this.#again();
-  }
-
-  /** Removes what was stored for a job; failures are told and leave the job deleted. */
-  async #cleanUp(id: string, { assetsUrl, jobDefUrl }: { assetsUrl?: unknown; jobDefUrl?: unknown }): Promise<void> {
-    const storage = this.#storage as ArtifactStorage;
-    const attempt = async (what: string, remove: () => Promise<void>): Promise<void> => {
-      try {
-        await remove();
-      } catch (error) {
-        this.#log('warn', `${what} of job "${id}" could not be removed: ${messageOf(error)}`, { jobId: id });
-      }
-    };
-    if (typeof assetsUrl === 'string') await attempt('The assets', () => storage.deleteAssetBundle(id, assetsUrl));
-    if (typeof jobDefUrl === 'string') await attempt('The spec', () => storage.deleteJobSpec(id, jobDefUrl));
   }
 
   /** A slot may have become free. */
@@ -997,30 +804,4 @@ function jsonOf(value: unknown): string {
   } catch {
     return '';
   }
-}
-
-function structuredCloneOf(spec: JobSpec): JobSpec {
-  return JSON.parse(JSON.stringify(spec)) as JobSpec;
-}
-
-/** Runs one job without keeping it: what `JobExecutor.execute` is. */
-export async function runAlone(
-  work: Work | undefined,
-  spec: JobSpec,
-  options: JobExecutionOptions,
-): Promise<void> {
-  // Never called: the manager drives the work of an executor of ours itself.
-  const execute = (): Promise<void> => Promise.reject(new TypeError('Not a JobExecutor'));
-  const inner: Executor = { execute };
-  if (work) setWork(inner, { ...work, execute });
-  const manager = new JobManager(new InMemoryJobRepository(), inner);
-  lastRuns.set(manager, undefined);
-  const { id: _, ...own } = { ...options } as JobExecutionOptions & { [RUN]?: JobRun | undefined; id?: string };
-  own[RUN] = undefined;
-  const id = await manager.submitJob(spec, own);
-  const status = await manager.waitForJob(id);
-  if (status.state === 'completed') return;
-  if (status.state === 'cancelled') throw aborted('The job was aborted', options.signal);
-  const failure = status.failure ?? { code: 'INTERNAL', message: status.error ?? `The job ended ${status.state}` };
-  throw errorOf(failure, lastRuns.get(manager)?.causeOf(failure));
 }

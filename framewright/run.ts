@@ -53,6 +53,8 @@ export interface RunHost {
   ended(run: JobRun, state: JobState | undefined): void;
   /** Whether changes are saved through JavaScript. */
   saves(): boolean;
+  /** Hands on what the engine has to tell. */
+  tell(): void;
 }
 
 interface Watch {
@@ -576,3 +578,17 @@ class MergeFailure extends Error {
   }
 }
 
+/** The latest run of a manager that somebody watches: it knows what the user's code threw. */
+const watched = new WeakMap<object, JobRun | undefined>();
+
+export function watchRuns(manager: object): void {
+  watched.set(manager, undefined);
+}
+
+export function noteRun(manager: object, run: JobRun): void {
+  if (watched.has(manager)) watched.set(manager, run);
+}
+
+export function lastRunOf(manager: object): JobRun | undefined {
+  return watched.get(manager);
+}

@@ -252,7 +252,11 @@ impl Manager {
             };
             match self.start(&entry) {
                 Some(run) => ready.push(Ready { ticket: entry.ticket, run }),
-                None => self.free_slot(),
+                None => {
+                    // Paused, cancelled or removed by another manager while it waited here.
+                    self.forget(&entry);
+                    self.free_slot();
+                }
             }
         }
         ready
