@@ -27,8 +27,6 @@ export declare class Engine {
    * called when there are notices or events and nobody is asking.
    */
   constructor(store: MemoryStore | undefined | null, mostRunning: number, wake: () => void)
-  /** Identity of this manager. */
-  get owner(): string
   /** Takes a job given as JSON; gives its ticket. With `hold` it waits for `admit`. */
   submit(id: string, spec: string, options: string, public: string, needsCommand: boolean, hold: boolean): number
   /** Takes a job whose spec came in slices. */
@@ -79,7 +77,7 @@ export declare class Engine {
   setStored(id: string, assetsUrl: string | undefined | null, meta: string): void
   /** The status as JSON. */
   status(id: string): string | null
-  /** The job's state and the request on its way, for example `running` or `running pause`. */
+  /** The job's state; null: it is gone. */
   state(id: string): string | null
   /** Status with record, whole, of a job that another store has to keep. */
   snapshot(id: string): Snapshot | null
@@ -125,8 +123,6 @@ export declare class Engine {
   mergeInputs(id: string): Array<string>
   /** Program and arguments of the merge command, split; null: there is none. */
   mergeCommand(id: string): Array<string> | null
-  /** Jobs that run or wait here. */
-  active(): number
 }
 
 /** The long lists of a status as it was when it was asked for. */
@@ -150,8 +146,6 @@ export declare class MemoryStore {
   list(states: Array<string>, from: number, most: number): JobPage
   /** Removes a job. */
   delete(id: string): void
-  /** How many jobs there are. */
-  get size(): number
 }
 
 /** Reads progress in the output of one chunk. */

@@ -1,5 +1,5 @@
 /** Events on their way from the engine's log to listeners and iterators: in order, none twice, none lost. */
-import type { Engine } from './binding.js';
+import type { Engine, EventPage } from './binding.js';
 import { checkSignal, isTexts } from './arguments.js';
 import { invalid, native } from './errors.js';
 import type { KeepAlive } from './timers.js';
@@ -26,6 +26,7 @@ export class EventPump {
     readonly engine: Engine,
     readonly alive: KeepAlive,
     readonly threw: (event: JobEvent, error: unknown) => void,
+    readonly lost: (error: unknown) => void,
   ) {}
 
   /** Whether anybody hears. */
@@ -69,7 +70,7 @@ export class EventPump {
     this.#pumping = true;
     try {
       while (this.#count > 0) {
-        const page = native(() => this.engine.readEvents(this.#place, BATCH));
+        const page = this.#read();
         if (page.place === this.#place) break;
         this.#place = page.place;
         for (const event of JSON.parse(page.events) as JobEvent[]) this.#emit(event);
@@ -78,6 +79,17 @@ export class EventPump {
       this.#pumping = false;
     }
     for (const wake of [...this.#readers]) wake();
+  }
+
+  /** The next events; after more than are kept came at once, the oldest that are left. */
+  #read(): EventPage {
+    try {
+      return native(() => this.engine.readEvents(this.#place, BATCH));
+    } catch (error) {
+      this.#place = this.engine.placeOf(0);
+      this.lost(error);
+      return this.engine.readEvents(this.#place, BATCH);
+    }
   }
 
   #emit(event: JobEvent): void {
@@ -152,7 +164,14 @@ export class EventPump {
           if ((jobId === undefined || event.jobId === jobId) && (!types || types.has(event.type))) return { done: false, value: event };
         }
         if (ended) return { done: true, value: undefined };
-        const page = native(() => this.engine.readEvents(place, BATCH));
+        let page: EventPage;
+        try {
+          page = native(() => this.engine.readEvents(place, BATCH));
+        } catch (error) {
+          // A loop over it does not call return() after this.
+          end();
+          throw error;
+        }
         if (page.place !== place) {
           place = page.place;
           buffer = JSON.parse(page.events) as JobEvent[];

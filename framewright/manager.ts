@@ -11,6 +11,7 @@ import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
 import binding from './native.js';
 import { checkOptions, defined, publicFields, writtenOptions } from './options.js';
 import { Reports } from './reports.js';
+import { Roster } from './roster.js';
 import { JobRun, noteRun, type RunHost } from './run.js';
 import { Saver } from './saver.js';
 import { specFor, take } from './spec.js';
@@ -52,9 +53,9 @@ interface Waiting {
 
 /** A status of a user's store, with the defaults of what it left out. */
 function complete(status: JobStatus): JobStatus {
-  const chunks = (status as Partial<JobStatus>).spec?.chunks.length ?? 0;
+  const { chunks } = ((status as Partial<JobStatus>).spec ?? {}) as Partial<JobSpec>;
   return {
-    ...({ state: 'pending', progress: 0, totalChunks: chunks, completedChunks: 0, version: 0, attempt: 0, priority: 'medium' } as const),
+    ...({ state: 'pending', progress: 0, totalChunks: chunks?.length ?? 0, completedChunks: 0, version: 0, attempt: 0, priority: 'medium' } as const),
     ...status,
     tags: (status as Partial<JobStatus>).tags ?? [],
     dependencies: (status as Partial<JobStatus>).dependencies ?? [],
@@ -84,8 +85,8 @@ export class JobManager {
   readonly #alive = new KeepAlive(this);
   readonly #events: EventPump;
   readonly #host: RunHost;
-  readonly #waiting = new Map<number, Waiting>();
-  readonly #runs = new Map<number, JobRun>();
+  readonly #waiting = new Roster<Waiting>();
+  readonly #runs = new Roster<JobRun>();
   /** Callbacks and objects of jobs that may go on. */
   readonly #kept = new Map<string, JobExecutionOptions>();
   readonly #signals = new Map<string, () => void>();
@@ -117,12 +118,17 @@ export class JobManager {
     const store = storeOf(repository);
     this.#outside = store === undefined;
     this.#engine = new binding.Engine(store ?? null, Math.min(most, 0xffff_ffff), JobManager.#wake(new WeakRef(this)));
-    this.#events = new EventPump(this.#engine, this.#alive, (event, error) => {
+    this.#events = new EventPump(
+      this.#engine,
+      this.#alive,
+      (event, error) => {
       const message = `A listener of ${event.type} threw: ${messageOf(error)}`;
       this.#log('error', message, { jobId: event.jobId });
       // A listener of warnings that throws would be warned of its own warnings for ever.
-      if (event.type !== 'job.warning') this.#warn(event.jobId, `A listener of ${event.type} threw`, error);
-    });
+        if (event.type !== 'job.warning') this.#warn(event.jobId, `A listener of ${event.type} threw`, error);
+      },
+      (error) => this.#log('error', `Events were lost: ${messageOf(error)}`, {}),
+    );
     this.#saver = new Saver(
       this.#engine,
       repository,
@@ -186,13 +192,15 @@ export class JobManager {
     if (options.signal?.aborted) throw aborted('The job was not submitted: its signal is aborted', options.signal);
     const id = options.id ?? randomUUID();
     const hold = this.#saves;
-    if (this.#outside && options.id !== undefined && (await this.#fetch(id))) {
-      throw new FramewrightError('DUPLICATE', `There is a job "${id}" already`);
+    if (this.#outside && options.id !== undefined) {
+      if (await this.#fetch(id)) throw new FramewrightError('DUPLICATE', `There is a job "${id}" already`);
+      this.#engine.release(id);
     }
     const written = writtenOptions(options);
-    const { ticket, ...copies } = await take(this.#engine, this.#executor, id, spec, written, publicFields(options), hold);
     const { id: _, ...execution } = options;
-    this.#waiting.set(ticket, { id, options: execution, ...copies });
+    const ticket = await take(this.#engine, this.#executor, id, spec, written, publicFields(options), hold, (taken, chunks) => {
+      this.#waiting.set(taken, { id, options: execution, ...(chunks ? { chunks } : {}) });
+    });
     if (hold) {
       try {
         await this.#saver.once(id);
@@ -215,6 +223,11 @@ export class JobManager {
       this.cancelJob(id).catch((error: unknown) => this.#warn(id, 'The job could not be cancelled by its signal', error));
     };
     this.#unfollow(id);
+    if (signal.aborted) {
+      // Aborted while the job was being taken: nobody heard it.
+      cancel();
+      return;
+    }
     signal.addEventListener('abort', cancel, { once: true });
     this.#signals.set(id, () => signal.removeEventListener('abort', cancel));
   }
@@ -247,8 +260,9 @@ export class JobManager {
       const waiting = this.#waiting.get(ticket);
       this.#waiting.delete(ticket);
       if (!waiting) {
-        // Nobody is there to drive it: its slot must not be lost.
-        this.#engine.giveUp(ticket, ready[n + 1] as number);
+        // Nobody is there to drive it: it must not run for ever, nor its slot be lost.
+        const error: JobErrorInfo = { code: 'INTERNAL', message: 'The job was started without its options' };
+        this.#engine.rejected(ticket, ready[n + 1] as number, false, JSON.stringify(error));
         continue;
       }
       const run = new JobRun(this.#host, waiting.id, ticket, ready[n + 1] as number, waiting.options, waiting.chunks);
@@ -324,13 +338,20 @@ export class JobManager {
     this.#runs.delete(run.ticket);
     this.#alive.leave();
     noteRun(this, run);
-    if (state === 'paused' || state === 'failed') this.#kept.set(run.id, run.options);
+    if (state === 'paused' || state === 'failed') this.#keep(run.id, run.options);
     else if (this.#kept.size > 0) this.#kept.delete(run.id);
     if (state !== 'paused' && this.#signals.size > 0) this.#unfollow(run.id);
     if (this.#saves) {
       if (state !== undefined) void this.#flushed(run.id);
     } else if (this.#waiters.size > 0 || this.#events.active) this.#drain();
     if (this.#waiting.size > 0 && this.#engine.hasReady()) this.#schedule();
+  }
+
+  /** Keeps the callbacks and objects of a job that may go on. */
+  #keep(id: string, options: JobExecutionOptions): void {
+    const kept = live(options);
+    if (Object.keys(kept).length > 0) this.#kept.set(id, kept);
+    else this.#kept.delete(id);
   }
 
   /** Saves a job that nobody works on any more; only then its end is told. */
@@ -342,6 +363,18 @@ export class JobManager {
     }
     this.#drain();
     this.#check(id);
+    this.#rest(id);
+  }
+
+  /** Drops a job from the engine's cache when nobody works on it or waits for it: the store has it. */
+  #rest(id: string): void {
+    if (!this.#outside || this.#waiters.has(id) || this.#isActive(id) || this.#saver.isBusy(id)) return;
+    this.#engine.release(id);
+    this.#saver.saw(id, undefined);
+  }
+
+  #isActive(id: string): boolean {
+    return this.#runs.of(id) !== undefined || this.#waiting.of(id) !== undefined;
   }
 
   // ── News from the engine ──
@@ -389,7 +422,7 @@ export class JobManager {
     const verify = run?.options.verifyOutput;
     try {
       const good = run && typeof verify === 'function' ? await verify(notice.file, structuredClone(run.chunk(notice.index))) : false;
-      this.#engine.answer(notice.question, good, null);
+      this.#engine.answer(notice.question, Boolean(good as unknown), null);
     } catch (error) {
       const chunk = run?.chunk(notice.index);
       if (run && chunk) run.setCause(chunk.id, notice.attempt, error);
@@ -573,9 +606,11 @@ export class JobManager {
   /** Lets the engine know a job of a store behind JavaScript, as that store has it. */
   async #bring(id: string): Promise<void> {
     if (!this.#outside) return;
-    if ([...this.#runs.values()].some((run) => run.id === id) || [...this.#waiting.values()].some((waiting) => waiting.id === id)) return;
+    if (this.#isActive(id)) return;
     await this.#saver.settle(id);
     const status = await this.#fetch(id);
+    // Resumed by another call meanwhile: what was read is old.
+    if (this.#isActive(id)) return;
     this.#saver.saw(id, status);
     if (status) native(() => this.#engine.adopt(toJson(complete(status), 'job status')));
     else this.#engine.release(id);
@@ -595,7 +630,7 @@ export class JobManager {
       }
     }
     if (code >= 2) return;
-    for (const [ticket, waiting] of this.#waiting) if (waiting.id === id && this.#engine.state(id) !== 'pending') this.#waiting.delete(ticket);
+    if (this.#waiting.of(id) && this.#engine.state(id) !== 'pending') this.#waiting.deleteOf(id);
     if (this.#saves && this.#engine.state(id) !== null) await this.#saver.flush(id);
     this.#drain();
   }
@@ -629,9 +664,9 @@ export class JobManager {
       throw invalid('mode', "must be 'immediate' or 'graceful'", 'options');
     }
     await this.#bring(id);
-    const waiting = [...this.#waiting.values()].find((job) => job.id === id);
+    const waiting = this.#waiting.of(id);
     const code = native(() => this.#engine.pause(id, mode === 'graceful', options.strict === true));
-    if (code === 0 && waiting) this.#kept.set(id, waiting.options);
+    if (code === 0 && waiting) this.#keep(id, waiting.options);
     await this.#controlled(id, code, (state) => state === 'running');
     this.#again();
   }
@@ -672,7 +707,7 @@ export class JobManager {
     // Read in the turn of the removal: an upload may end any time.
     const status = this.#storage ? this.#engine.status(id) : null;
     const before = status === null ? undefined : readStatus(status, () => this.#engine.long(id));
-    const run = [...this.#runs.values()].find((known) => known.id === id);
+    const run = this.#runs.of(id);
     const code = native(() => this.#engine.remove(id, options.strict === true));
     this.#drain();
     if (code === 2) return;
@@ -684,7 +719,7 @@ export class JobManager {
         this.#alive.leave();
       }
     }
-    for (const [ticket, waiting] of this.#waiting) if (waiting.id === id) this.#waiting.delete(ticket);
+    this.#waiting.deleteOf(id);
     this.#unfollow(id);
     this.#kept.delete(id);
     if (before && this.#storage) {
@@ -762,21 +797,23 @@ export class JobManager {
   }
 
   async #stop(finishMs: number, abortMs: number): Promise<void> {
-      const gone = async (ms: number): Promise<void> => {
-        const until = clock() + ms;
-        while (this.#runs.size > 0 && clock() < until) await sleep(Math.min(10, ms));
-      };
-      await gone(finishMs);
-      if (this.#runs.size > 0) {
-        this.#engine.shutDown();
-        this.#drain();
-        await gone(abortMs);
-      }
-      for (const run of [...this.#runs.values()]) {
-        run.finish(this.#engine.giveUp(run.ticket, run.number));
-      }
-      for (const id of [...this.#signals.keys()]) this.#unfollow(id);
-      this.#saver.end();
+    const gone = async (ms: number): Promise<void> => {
+      const until = clock() + ms;
+      while (this.#runs.size > 0 && clock() < until) await sleep(Math.min(10, ms));
+    };
+    await gone(finishMs);
+    if (this.#runs.size > 0) {
+      this.#engine.shutDown();
+      this.#drain();
+      await gone(abortMs);
+    }
+    for (const run of this.#runs.values()) run.finish(this.#engine.giveUp(run.ticket, run.number));
+    for (const id of [...this.#signals.keys()]) this.#unfollow(id);
+    this.#saver.end();
+    // The last states are in the store before anybody is told that all is over; a store that is away can't hold it up for ever.
+    const over = new AbortController();
+    await Promise.race([this.#saver.settleAll(), sleep(Math.max(abortMs, 100), over.signal)]);
+    over.abort();
     this.#drain();
     this.#closing.abort();
     this.#events.close();

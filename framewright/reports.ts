@@ -64,7 +64,7 @@ export class Reports {
   #chunk(chunkId: unknown, result: unknown): void {
     const run = this.#run;
     const { durationMs, stdout, stderr } = (isObject(result) ? result : {}) as Partial<WorkerResult>;
-    const duration = typeof durationMs === 'number' && durationMs >= 0 ? durationMs : 0;
+    const duration = typeof durationMs === 'number' && durationMs >= 0 && durationMs < Infinity ? durationMs : 0;
     const text = (value: unknown): string => (typeof value === 'string' ? value : '');
     const refused =
       typeof chunkId === 'number' && Number.isSafeInteger(chunkId) && chunkId >= 0

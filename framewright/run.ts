@@ -1,6 +1,6 @@
 /** One run of one job: what the manager, the executor and the engine share while it lasts. */
 import { stat, rm } from 'node:fs/promises';
-import { resolve } from 'node:path';
+import { resolve, sep } from 'node:path';
 import type { Engine } from './binding.js';
 import { FramewrightError, aborted, infoOf, isFatal, messageOf, typed } from './errors.js';
 import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
@@ -15,6 +15,8 @@ const SHIFT = 4_294_967_296;
 
 /** What the engine says after the last chunk, and after a merge; below 0: the run has ended. */
 const MERGE = 1;
+const BUSY = 2;
+const COMPLETED = -4;
 const MERGE_IN = 10;
 
 /** Chunks are fetched from the engine in slices of so many. */
@@ -195,7 +197,7 @@ export class JobRun {
       this.#from = index - (index % SLICE);
       this.#slice = JSON.parse(this.#engine.runChunks(this.ticket, this.#from, SLICE)) as RenderJobChunk[];
       at = index - this.#from;
-      this.plain = this.#slice.every(isPlainChunk);
+      this.plain = !this.#careful && this.#slice.every(isPlainChunk);
     }
     return this.#slice[at] as RenderJobChunk;
   }
@@ -235,6 +237,8 @@ export class JobRun {
       } else {
         const slots = Math.min(options.concurrency ?? 1, total - this.#completed);
         this.#turnedAt = clock();
+        this.#careful = this.#isCareful(options);
+        if (this.#careful) this.plain = false;
         const loops: Promise<void>[] = [];
         for (let n = 0; n < slots; n += 1) loops.push(this.#loop(run, options, total));
         await (loops.length === 1 ? loops[0] : Promise.all(loops));
@@ -246,8 +250,17 @@ export class JobRun {
       if (code >= MERGE_IN) await sleep(code - MERGE_IN, this.signal);
       code = await this.#merge(adapter, options);
     }
+    if (code === BUSY) {
+      // Nobody drives it any more, and chunks are counted as running: a fault of ours must not leave it so for ever.
+      const error: JobErrorInfo = { code: 'INTERNAL', message: 'Chunks did not come back' };
+      code = engine.rejected(this.ticket, this.number, false, JSON.stringify(error));
+    }
+    if (code === COMPLETED) await this.#removeChunks(options);
     this.finish(code);
   }
+
+  /** Whether loops wait between taking a chunk and running it, so that another one may have taken the next slice. */
+  #careful = false;
 
   /** When everything else last had its turn: chunks that wait for nothing would take them all. */
   #turnedAt = 0;
@@ -255,7 +268,7 @@ export class JobRun {
   async #loop(run: ChunkFunction, options: JobExecutionOptions, total: number): Promise<void> {
     const engine = this.#engine;
     const { ticket } = this;
-    const careful = this.#careful(options);
+    const careful = this.#careful;
     let next = engine.next(ticket);
     for (let n = 1; ; n += 1) {
       if (n % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS) {
@@ -283,7 +296,7 @@ export class JobRun {
         } else {
           result = await run(chunk, this, attempt, this.signal, index);
         }
-        if (typeof result !== 'object' || (result as unknown) === null || typeof result.exitCode !== 'number') {
+        if (typeof result !== 'object' || (result as unknown) === null || !Number.isInteger(result.exitCode)) {
           throw new TypeError('the adapter gave no result with an exitCode');
         }
       } catch (error) {
@@ -298,12 +311,12 @@ export class JobRun {
       }
       if (result.exitCode !== 0) {
         const signal = typeof result.signal === 'string' ? result.signal : undefined;
-        next = engine.failExit(ticket, index, attempt, chunk.id, result.exitCode, signal, text(result.stderr));
+        next = engine.failExit(ticket, index, attempt, chunk.id, clamped(result.exitCode), signal, text(result.stderr));
         this.host.touched(this.id);
         continue;
       }
       const { stdout, stderr } = result;
-      const durationMs = result.durationMs >= 0 ? result.durationMs : clock() - begun;
+      const durationMs = result.durationMs >= 0 && result.durationMs < Infinity ? result.durationMs : clock() - begun;
       next =
         stdout || stderr
           ? engine.completeWith(ticket, index, attempt, durationMs, text(stdout), text(stderr))
@@ -339,7 +352,7 @@ export class JobRun {
   }
 
   /** Whether chunks need more than to be awaited. */
-  #careful(options: JobExecutionOptions): boolean {
+  #isCareful(options: JobExecutionOptions): boolean {
     const { timeouts } = options;
     const limited = timeouts?.chunkMs ?? timeouts?.startMs ?? timeouts?.noProgressMs;
     return limited !== undefined || this.#verification(options) !== 'none' || options.allowOutsidePaths === false;
@@ -501,6 +514,23 @@ export class JobRun {
     return code;
   }
 
+  /** Removes the chunk files, once the merge of them counts. */
+  async #removeChunks(options: JobExecutionOptions): Promise<void> {
+    const output = this.#merged;
+    if (options.cleanupChunks !== true || output === undefined) return;
+    for (const input of this.#engine.mergeInputs(this.id)) {
+      const file = resolve(options.jobDir ?? '', input);
+      // An output that is a folder may have the merged file in it.
+      if (output === file || output.startsWith(`${file}${sep}`)) continue;
+      await rm(file, { force: true, recursive: true }).catch((error: unknown) => {
+        this.host.warn(this.id, `${file} could not be removed`, error);
+      });
+    }
+  }
+
+  /** The merged output, if it is there and not empty. */
+  #merged: string | undefined;
+
   /** Waits for work that was aborted no longer than the grace. */
   async #patiently<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
     let timer: NodeJS.Timeout | undefined;
@@ -535,7 +565,7 @@ export class JobRun {
     } else {
       const words = engine.mergeCommand(this.id);
       const [program, ...args] = (words ?? []).map((word) =>
-        word.replaceAll('{jobId}', this.id).replaceAll('{outputFile}', outputFile ?? '{outputFile}'),
+        word.replaceAll('{jobId}', () => this.id).replaceAll('{outputFile}', () => outputFile ?? '{outputFile}'),
       );
       if (program === undefined) return '';
       const runner = options.mergeAdapter ?? adapter ?? new LocalWorkerAdapter();
@@ -548,18 +578,19 @@ export class JobRun {
         ...(options.jobDir === undefined ? {} : { cwd: options.jobDir }),
       };
       const done = await runner.execute(job);
-      if (done.exitCode !== 0) throw new MergeFailure(engine.mergeExitError(done.exitCode, done.signal, done.stderr));
+      if (done.exitCode !== 0) throw new MergeFailure(engine.mergeExitError(clamped(done.exitCode), done.signal, done.stderr));
     }
     const found = output === undefined ? undefined : await stat(output).catch(() => undefined);
     if (signal.aborted) throw aborted('The merge was stopped', signal);
     if (output !== undefined && stitcher && !found) throw new FramewrightError('MERGE_FAILED', `Merge failed: ${output} is not there`);
-    if (options.cleanupChunks === true && output !== undefined && found && found.size > 0) {
-      for (const file of inputs()) {
-        if (file !== output) await rm(file, { force: true, recursive: true });
-      }
-    }
+    if (found && (found.isDirectory() || found.size > 0)) this.#merged = output;
     return found ? JSON.stringify({ path: output, bytes: found.size }) : '';
   }
+}
+
+/** An exit code of an adapter of the user's, as the engine holds it. */
+function clamped(exitCode: number): number {
+  return Math.max(-0x8000_0000, Math.min(exitCode, 0x7fff_ffff));
 }
 
 /** Output of an adapter of the user's, whatever it is. */

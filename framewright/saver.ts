@@ -64,6 +64,11 @@ export class Saver {
     else this.#seen.set(id, status.record === undefined ? (status.version ?? 0) : (status.version ?? 0) + 1);
   }
 
+  /** Whether something is being saved of a job. */
+  isBusy(id: string): boolean {
+    return this.#jobs.has(id);
+  }
+
   /** No save is begun any more, except those that run. */
   end(): void {
     this.#ended = true;
@@ -88,6 +93,21 @@ export class Saver {
     this.engine.saved(id, snapshot.version);
   }
 
+  /** After a conflict (or an answer that was lost): which version does the store have? */
+  async #look(id: string, error: unknown): Promise<void> {
+    if (!this.outside || (error as { code?: unknown } | undefined)?.code !== 'CONFLICT') return;
+    try {
+      this.saw(id, (await this.repository.get(id)) ?? undefined);
+    } catch {
+      // Looked at again after the next try.
+    }
+  }
+
+  /** Resolves when nothing is being saved, or nothing can be. */
+  async settleAll(): Promise<void> {
+    await Promise.all([...this.#jobs.keys()].map((id) => this.settle(id)));
+  }
+
   async #save(id: string, job: Job): Promise<void> {
     while (job.dirty) {
       job.dirty = false;
@@ -97,6 +117,7 @@ export class Saver {
         job.failures = 0;
         for (const { resolve } of waiting) resolve();
       } catch (error) {
+        await this.#look(id, error);
         job.failures += 1;
         job.dirty = true;
         job.waiting.unshift(...waiting);

@@ -14,14 +14,13 @@ import { needsCommand, workOf } from './work.js';
 /** Specs of more chunks cross in slices. */
 const SLICE = 1000;
 
-/** A job that the engine has taken. */
-export interface Taken {
-  ticket: number;
-  /** Copies of its chunks, where there are many and a loop in JavaScript will need them. */
-  chunks?: RenderJobChunk[];
-}
+/**
+ * Hears the job's ticket in the very turn in which the engine takes the job (it may be started from then on), with copies
+ * of its chunks, where there are many and a loop in JavaScript will need them.
+ */
+export type OnTaken = (ticket: number, chunks?: RenderJobChunk[]) => void;
 
-/** Hands a spec to the engine; a big one in slices. */
+/** Hands a spec to the engine; a big one in slices. Gives the job's ticket. */
 export async function take(
   engine: Engine,
   executor: Executor | undefined,
@@ -30,13 +29,16 @@ export async function take(
   written: string,
   fields: string,
   hold: boolean,
-): Promise<Taken> {
+  taken: OnTaken,
+): Promise<number> {
   if (!isObject(spec) || Array.isArray(spec)) throw invalid('spec', 'must be an object', 'job spec');
   const needs = executor === undefined || needsCommand(executor);
   const chunks = chunksOf(spec);
   if (!Array.isArray(chunks) || chunks.length <= SLICE) {
     const json = toJson(spec, 'job spec');
-    return { ticket: native(() => engine.submit(id, json, written, fields, needs, hold)) };
+    const ticket = native(() => engine.submit(id, json, written, fields, needs, hold));
+    taken(ticket);
+    return ticket;
   }
   // The caller may change the spec while it crosses: what counts is how it is now.
   const { chunks: _, ...head } = spec as Record<string, unknown>;
@@ -44,13 +46,15 @@ export async function take(
   for (let from = 0; from < chunks.length; from += SLICE) slices.push(toJson(chunks.slice(from, from + SLICE), 'job spec'));
   // The loop of a JavaScript adapter needs the chunks again: a copy is cheaper than reading them back.
   const work = executor && workOf(executor);
-  const copies = work && !('adapter' in work && processSettings(work.adapter)) ? { chunks: chunks.map(copyOf) } : {};
+  const copies = work && !('adapter' in work && processSettings(work.adapter)) ? chunks.map(copyOf) : undefined;
   const builder = native(() => new binding.SpecBuilder(toJson(head, 'job spec'), written, needs));
   for (const [n, slice] of slices.entries()) {
     builder.push(slice);
     if (n % 4 === 3) await turn();
   }
-  return { ticket: native(() => engine.submitBuilt(id, builder, fields, hold)), ...copies };
+  const ticket = native(() => engine.submitBuilt(id, builder, fields, hold));
+  taken(ticket, copies);
+  return ticket;
 }
 
 /** The chunks of a spec; a getter of the user's may throw. */
@@ -67,6 +71,8 @@ function chunksOf(spec: JobSpecInput): unknown {
 
 /** A chunk of its own; what is more than flat is copied as JSON. */
 function copyOf(chunk: unknown): RenderJobChunk {
+  // What is no chunk is refused by the engine in a moment.
+  if (typeof chunk !== 'object' || chunk === null) return chunk as RenderJobChunk;
   if (isPlainChunk(chunk)) {
     const { id, startFrame, frameCount, outputFile, command } = chunk;
     return { id, startFrame, frameCount, outputFile, command };

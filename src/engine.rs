@@ -94,12 +94,6 @@ impl Engine {
         Ok(Self { inner: Manager::new(repository, notices, exit::groups(env), most_running), cache: store.is_none() })
     }
 
-    /// Identity of this manager.
-    #[napi(getter, catch_unwind)]
-    pub fn owner(&self) -> String {
-        self.inner.owner().to_owned()
-    }
-
     /// Takes a job given as JSON; gives its ticket. With `hold` it waits for `admit`.
     #[napi(catch_unwind)]
     pub fn submit(&self, id: String, spec: String, options: String, public: String, needs_command: bool, hold: bool) -> Result<u32> {
@@ -299,7 +293,7 @@ impl Engine {
         self.inner.repository.status(&id, |job| self.inner.live(job))
     }
 
-    /// The job's state and the request on its way, for example `running` or `running pause`.
+    /// The job's state; null: it is gone.
     #[napi(catch_unwind)]
     pub fn state(&self, id: String) -> Option<String> {
         let cell = self.inner.repository.cell(&id)?;
@@ -504,11 +498,5 @@ impl Engine {
             Some(command) => words(&command).map(Some),
             None => Ok(None),
         }
-    }
-
-    /// Jobs that run or wait here.
-    #[napi(catch_unwind)]
-    pub fn active(&self) -> f64 {
-        self.inner.active() as f64
     }
 }

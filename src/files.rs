@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use framewright_core::executor::merge;
-use framewright_core::executor::output_progress::ProgressReader;
+use framewright_core::job::output_progress::ProgressReader;
 use framewright_core::job::{Error, ErrorCode};
 use framewright_core::manager::drive;
 use napi::bindgen_prelude::{Env, PromiseRaw, Result};

@@ -63,12 +63,6 @@ impl MemoryStore {
     pub fn delete(&self, id: String) {
         self.inner.delete(&id);
     }
-
-    /// How many jobs there are.
-    #[napi(getter, catch_unwind)]
-    pub fn size(&self) -> f64 {
-        self.inner.len() as f64
-    }
 }
 
 /// A copy of what is long in a job.

@@ -1,7 +1,6 @@
 //! How chunks are run. [`schedule`] says which chunk is next and is pure; [`process`] runs one program and stops it for
-//! certain; [`output_progress`] reads progress in its output; [`merge`] puts finished chunks together.
+//! certain; [`merge`] puts finished chunks together.
 
 pub mod merge;
-pub mod output_progress;
 pub mod process;
 pub mod schedule;

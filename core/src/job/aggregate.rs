@@ -168,7 +168,7 @@ impl Job {
             JobEvent::Submitted if self.version == 0 => {}
             JobEvent::Submitted => return Err(self.refuse(event)),
             JobEvent::Started { owner, attempt } => {
-                if *attempt != self.attempt + 1 {
+                if *attempt != self.attempt.saturating_add(1) {
                     return Err(self.refuse(event));
                 }
                 self.enter(JobState::Running, event)?;
@@ -271,13 +271,15 @@ impl Job {
             JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. } => {}
         }
         self.updated_at = now;
-        if event.is_kept() && !matches!(event, JobEvent::Warning { .. }) {
+        let beside = matches!(event, JobEvent::Warning { .. } | JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. });
+        if !beside {
             self.version += 1;
         }
         Ok(())
     }
 
-    fn stop_chunks(&mut self, now: f64) {
+    /// Nothing runs any more: what ran is pending again.
+    pub(super) fn stop_chunks(&mut self, now: f64) {
         if self.rows.count(ChunkState::Running) > 0 {
             self.rows.reopen(false, false);
         }

@@ -8,6 +8,7 @@ pub mod command;
 pub mod error;
 pub mod event;
 pub mod options;
+pub mod output_progress;
 pub mod placeholder;
 pub mod plan;
 pub mod progress;

@@ -261,7 +261,7 @@ impl Options {
                 "progressPattern" => {
                     options.progress_pattern = fields.text(key, value);
                     if let Some(pattern) = &options.progress_pattern
-                        && let Err(error) = crate::executor::output_progress::ProgressReader::new(Some(pattern))
+                        && let Err(error) = super::output_progress::ProgressReader::new(Some(pattern))
                     {
                         fields.issues.push(Issue::new(key, error.to_string()));
                     }

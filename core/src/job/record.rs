@@ -208,6 +208,7 @@ pub fn read_status(json: &str, now: f64, sparse: bool) -> Result<Incoming, Error
     job.state = map.get("state").and_then(text).and_then(JobState::parse).unwrap_or(JobState::Pending);
     job.version = number("version").unwrap_or(0.0) as u64;
     job.attempt = number("attempt").unwrap_or(0.0) as u32;
+    job.waiting_for = map.get("waitingFor").and_then(|value| serde_json::from_value(value.clone()).ok());
     job.created_at = number("createdAt").unwrap_or(now);
     job.updated_at = number("updatedAt").unwrap_or(now);
     job.started_at = number("startedAt");
@@ -312,6 +313,10 @@ impl Job {
             self.spec = other.spec;
         }
         self.extras = other.extras;
+        if self.state != JobState::Running {
+            let updated_at = self.updated_at;
+            self.stop_chunks(updated_at);
+        }
         if self.state.is_terminal() && self.finished_at.is_none() {
             self.finished_at = Some(now);
         }

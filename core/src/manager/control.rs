@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Entry, Manager, Notice};
 use crate::job::state::{Answer, Control, WaitingFor, answer};
 use crate::job::{Error, ErrorCode, ErrorInfo, JobEvent, JobState};
-use crate::repository::memory::{Ask, now_ms};
+use crate::repository::memory::{Ask, Cell, Slot, now_ms};
 
 /// Why a run is to stop.
 #[derive(Debug, Clone)]
@@ -44,8 +44,8 @@ impl Stopping {
             Stopping::Pause { graceful: true } => 2,
             Stopping::Pause { graceful: false } => 3,
             Stopping::Cancel { .. } => 4,
-            Stopping::Delete => 5,
-            Stopping::Withdraw => 6,
+            Stopping::Withdraw => 5,
+            Stopping::Delete => 6,
         }
     }
 }
@@ -79,7 +79,16 @@ impl Manager {
     pub(super) fn stop(&self, entry: &Arc<Entry>, why: Stopping) {
         let mut guard = entry.run.lock();
         let Some(run) = &mut *guard else { return };
-        if run.stop.as_ref().is_some_and(|known| known.rank() >= why.rank()) {
+        if let Some(known) = &run.stop
+            && known.rank() >= why.rank()
+        {
+            // Who closes does not wait until the chunks of a graceful pause have ended; the job is paused all the same.
+            if known.is_graceful() && matches!(why, Stopping::Shutdown) {
+                run.stop = Some(Stopping::Pause { graceful: false });
+                run.token.cancel();
+                drop(guard);
+                self.notices.push(Notice::Stop { ticket: entry.ticket, graceful: false });
+            }
             return;
         }
         let event = match &why {
@@ -104,7 +113,7 @@ impl Manager {
     /// Pauses, cancels or deletes a job, or asks its owner to. `strict`: what does not apply is an error.
     pub fn control(&self, id: &str, control: Control, ask: Ask, strict: bool) -> Result<Controlled, Error> {
         self.refuse_when_closed()?;
-        let Some(cell) = self.repository.cell(id) else {
+        let Some(cell) = self.repository.visible(id) else {
             return if strict { Err(Error::not_found(id)) } else { Ok(Controlled::Nothing) };
         };
         let now = now_ms();
@@ -119,15 +128,10 @@ impl Manager {
             Answer::Nothing if strict => Err(not_in(id, control, state)),
             Answer::Nothing => Ok(Controlled::Nothing),
             Answer::Change => {
-                match ask {
-                    Ask::Pause { .. } => self.repository.change(&cell, &mut slot, JobEvent::Paused, now)?,
-                    Ask::Cancel { reason } => self.repository.change(&cell, &mut slot, JobEvent::Cancelled { reason }, now)?,
-                    Ask::Delete => self.repository.remove(&cell, &mut slot, false),
-                    Ask::Withdraw => {}
-                }
+                self.change_now(&cell, &mut slot, ask, now)?;
                 drop(slot);
+                // It stays in the queue, where a forgotten one is passed over: looking for it would take as long as the queue.
                 if let Some(entry) = self.entry_of(id) {
-                    self.state.lock().queue.retain(|queued| queued.ticket != entry.ticket);
                     self.forget(&entry);
                 }
                 self.repository.rest(&cell);
@@ -144,12 +148,7 @@ impl Manager {
                     }
                     // Its manager is gone without a trace: nobody works on it.
                     None => {
-                        match ask {
-                            Ask::Pause { .. } => self.repository.change(&cell, &mut slot, JobEvent::Paused, now)?,
-                            Ask::Cancel { reason } => self.repository.change(&cell, &mut slot, JobEvent::Cancelled { reason }, now)?,
-                            Ask::Delete => self.repository.remove(&cell, &mut slot, false),
-                            Ask::Withdraw => {}
-                        }
+                        self.change_now(&cell, &mut slot, ask, now)?;
                         Ok(Controlled::Done)
                     }
                 }
@@ -157,11 +156,24 @@ impl Manager {
         }
     }
 
+    /// Does at once what was asked of a job that nobody works on.
+    fn change_now(&self, cell: &Cell, slot: &mut Slot, ask: Ask, now: f64) -> Result<(), Error> {
+        match ask {
+            Ask::Pause { .. } => self.repository.change(cell, slot, JobEvent::Paused, now),
+            Ask::Cancel { reason } => self.repository.change(cell, slot, JobEvent::Cancelled { reason }, now),
+            Ask::Delete => {
+                self.repository.remove(cell, slot, false);
+                Ok(())
+            }
+            Ask::Withdraw => Ok(()),
+        }
+    }
+
     /// Makes a paused or failed job wait for a slot again, with `changes` (a JSON object) over its options. Gives its
     /// ticket; `None`: it did not apply.
     pub fn resume(&self, id: &str, changes: &str, strict: bool) -> Result<Option<u32>, Error> {
         self.refuse_when_closed()?;
-        let Some(cell) = self.repository.cell(id) else {
+        let Some(cell) = self.repository.visible(id) else {
             return if strict { Err(Error::not_found(id)) } else { Ok(None) };
         };
         {

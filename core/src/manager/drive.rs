@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Manager, Notice, WAIT};
 use crate::executor::merge::{publish, temporary_beside};
-use crate::executor::output_progress::ProgressReader;
 use crate::executor::process::{self, Finished, ProcessError, ProcessOptions, ProcessSpec, Stream};
 use crate::job::options::{Options, VerifyOutput};
+use crate::job::output_progress::ProgressReader;
 use crate::job::placeholder::{self, Values};
 use crate::job::spec::Chunk;
 use crate::job::{ErrorCode, ErrorInfo, Spec, command};
@@ -104,11 +104,13 @@ impl Driven {
                 }
             };
             tokio::select! {
-                next = flights.join_next(), if !flights.is_empty() => {
-                    if let Some(Ok(next)) = next && next >= 0.0 {
+                next = flights.join_next(), if !flights.is_empty() => match next {
+                    Some(Ok(next)) if next >= 0.0 => {
                         flights.spawn(self.clone().chunk(ticket, next));
                     }
-                }
+                    Some(Err(error)) => self.manager.lost(ticket, format!("A chunk's task died: {error}")),
+                    _ => {}
+                },
                 () = retry => {}
                 () = self.token.cancelled(), if flights.is_empty() => return,
                 () = &mut job_limit => {}
@@ -228,13 +230,13 @@ impl Driven {
         // Milliseconds after `begun` of the latest sign of life, plus one; 0: none yet.
         let sign = AtomicU64::new(0);
         let mut reader = ProgressReader::new(self.options.progress_pattern.as_deref()).ok().map(|reader| reader.with_frame_step(chunk.frame_step.unwrap_or(1)));
-        let mut told = Instant::now() - Duration::from_secs(1);
+        let mut told: Option<Instant> = None;
         let mut on_output = |stream: Stream, text: &str| {
             sign.store(begun.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
             if let Some(fraction) = reader.as_mut().and_then(|reader| reader.feed(text, chunk.start_frame, chunk.frame_count)) {
                 self.manager.chunk_progress(ticket, index, fraction);
-            } else if told.elapsed() >= Duration::from_millis(250) {
-                told = Instant::now();
+            } else if told.is_none_or(|told| told.elapsed() >= Duration::from_millis(250)) {
+                told = Some(Instant::now());
                 self.manager.alive(ticket);
             }
             if self.driver.tell_output {

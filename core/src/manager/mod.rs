@@ -91,11 +91,6 @@ impl Manager {
         })
     }
 
-    /// Identity of this manager, random.
-    pub fn owner(&self) -> &str {
-        &self.owner
-    }
-
     fn clock_ms(&self) -> f64 {
         self.epoch.elapsed().as_secs_f64() * 1000.0
     }
@@ -247,6 +242,10 @@ impl Manager {
                     break;
                 }
                 let Some(entry) = state.queue.pop_front() else { break };
+                // Forgotten while it waited: paused, cancelled or removed.
+                if !self.entries.read().contains_key(&entry.ticket) {
+                    continue;
+                }
                 state.running += 1;
                 entry
             };
@@ -285,19 +284,13 @@ impl Manager {
         if job.state != JobState::Pending {
             return None;
         }
-        let attempt = job.attempt + 1;
+        let attempt = job.attempt.saturating_add(1);
         let new = Run::new(attempt, job, now);
         self.repository.change(&entry.cell, &mut slot, JobEvent::Started { owner: self.owner.clone(), attempt }, now).ok()?;
         let me: Weak<dyn Owner> = self.me.clone();
         slot.set_owner(Some(me));
         *run = Some(new);
         Some(attempt)
-    }
-
-    /// Jobs that run here or wait to.
-    pub fn active(&self) -> usize {
-        let state = self.state.lock();
-        state.running as usize + state.queue.len()
     }
 
     /// Chunks per second and time left of a running job.

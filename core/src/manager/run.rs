@@ -13,7 +13,7 @@ use crate::job::progress::Pace;
 use crate::job::rows::Output;
 use crate::job::status::Live;
 use crate::job::{ChunkState, Error, ErrorCode, ErrorInfo, Job, JobEvent, JobState};
-use crate::repository::memory::now_ms;
+use crate::repository::memory::{Slot, now_ms};
 
 /// Answer of [`Manager::next`]: nothing is left for this slot.
 pub const LEAVE: f64 = -1.0;
@@ -155,6 +155,7 @@ impl Manager {
     /// A chunk is done; gives the next one, as [`Self::next`] does. A report of anything but the current attempt is
     /// refused with a warning and answered with [`LEAVE`].
     pub fn complete(&self, ticket: u32, index: u32, attempt: u32, duration_ms: f64, output: Option<(&str, &str)>) -> f64 {
+        let duration_ms = plausible(duration_ms);
         let Some(entry) = self.entry(ticket) else { return LEAVE };
         let mut run = entry.run.lock();
         let Some(run) = &mut *run else { return LEAVE };
@@ -165,6 +166,9 @@ impl Manager {
                 run.forget(job, index);
             }
             if let Err(error) = self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkCompleted { index, attempt, duration_ms }, now) {
+                if abandoned(&mut slot) {
+                    run.schedule.ended();
+                }
                 let message = format!("A late report was refused: {}", error.message);
                 let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Warning { message: message.into(), error: None }, now);
                 return LEAVE;
@@ -212,6 +216,9 @@ impl Manager {
         let policy = job.options.failure_policy;
         let event = JobEvent::ChunkFailed { index, attempt, error: Box::new(error.clone()), retry_in_ms: retry };
         if let Err(refused) = self.repository.change(&entry.cell, &mut slot, event, now) {
+            if abandoned(&mut slot) {
+                run.schedule.ended();
+            }
             let message = format!("A late report was refused: {}", refused.message);
             let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Warning { message: message.into(), error: None }, now);
             return LEAVE;
@@ -239,9 +246,19 @@ impl Manager {
         if let Ok(job) = slot.job() {
             run.forget(job, index);
         }
-        if self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkStopped { index, attempt }, now_ms()).is_ok() {
+        let stopped = self.repository.change(&entry.cell, &mut slot, JobEvent::ChunkStopped { index, attempt }, now_ms());
+        if stopped.is_ok() || abandoned(&mut slot) {
             run.schedule.ended();
         }
+    }
+
+    /// The task of a chunk died without an answer: a fault of ours, which fails the job.
+    pub(super) fn lost(&self, ticket: u32, message: String) {
+        let Some(entry) = self.entry(ticket) else { return };
+        if let Some(run) = &mut *entry.run.lock() {
+            run.schedule.ended();
+        }
+        self.stop(&entry, Stopping::Fail(Box::new(ErrorInfo::new(ErrorCode::Internal, message))));
     }
 
     /// How far a chunk is, 0 to 1.
@@ -296,6 +313,7 @@ impl Manager {
 
     /// What an executor of the user's tells by `onChunkComplete`. An error says why it was refused.
     pub fn report_chunk(&self, ticket: u32, number: u32, chunk_id: u64, duration_ms: f64, stdout: &str, stderr: &str) -> Result<(), Error> {
+        let duration_ms = plausible(duration_ms);
         let refused = |why: String| Error::new(ErrorCode::Conflict, why);
         self.current(ticket, number, |entry, run| {
             let mut slot = entry.cell.lock();
@@ -361,6 +379,9 @@ impl Manager {
                     error.message = format!("{} chunks failed; the first: {}", failures.len(), error.message);
                 }
                 end = Some(Stopping::Fail(Box::new(error)));
+            } else if job.rows.count(ChunkState::Completed) < job.rows.total() {
+                let message = format!("{} chunks were not run", job.rows.total() - job.rows.count(ChunkState::Completed));
+                end = Some(Stopping::Fail(Box::new(ErrorInfo::new(ErrorCode::Internal, message))));
             } else if job.merges() && !run.merged {
                 let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::MergeStarted, now_ms());
                 return Advance::Merge;
@@ -412,6 +433,7 @@ impl Manager {
         let Some(entry) = self.entry(ticket) else { return Advance::Stale };
         let mut run = entry.run.lock();
         let Some(current) = run.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
+        current.token.cancel();
         let end = current.stop.take().unwrap_or(Stopping::Cancel { reason: None });
         *run = None;
         drop(run);
@@ -425,6 +447,9 @@ impl Manager {
         {
             let mut slot = entry.cell.lock();
             slot.set_owner(None);
+            if matches!(end, Some(Stopping::Delete)) {
+                self.repository.remove(&entry.cell, &mut slot, false);
+            }
             if !slot.is_gone()
                 && let Ok(job) = slot.job()
                 && job.state == JobState::Running
@@ -437,14 +462,9 @@ impl Manager {
                     Some(Stopping::Fail(error)) => JobEvent::Failed { error },
                     Some(Stopping::Shutdown) => JobEvent::Released,
                     Some(Stopping::Withdraw) => JobEvent::Cancelled { reason: None },
-                    Some(Stopping::Delete) => {
-                        self.repository.remove(&entry.cell, &mut slot, false);
-                        JobEvent::Deleted
-                    }
+                    Some(Stopping::Delete) => JobEvent::Deleted,
                 };
-                if !slot.is_gone() {
-                    let _ = self.repository.change(&entry.cell, &mut slot, event, now);
-                }
+                let _ = self.repository.change(&entry.cell, &mut slot, event, now);
             }
             if !slot.is_gone() {
                 state = slot.job().ok().map(|job| job.state);
@@ -455,6 +475,16 @@ impl Manager {
         self.repository.rest(&entry.cell);
         state
     }
+}
+
+/// A duration that JSON and a row can hold.
+fn plausible(duration_ms: f64) -> f64 {
+    if duration_ms.is_finite() { duration_ms.clamp(0.0, 1e15) } else { 0.0 }
+}
+
+/// Whether the job was removed or taken out of the run's hands, so that no report counts any more but the chunks still end.
+fn abandoned(slot: &mut Slot) -> bool {
+    slot.is_gone() || slot.job().map_or(true, |job| job.state != JobState::Running)
 }
 
 /// A number in 0..1 for jitter.

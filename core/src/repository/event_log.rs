@@ -11,10 +11,14 @@ use super::Watcher;
 use crate::job::status::push_text;
 use crate::job::{Error, ErrorCode, Issue, Job, JobEvent};
 
+/// Entries of progress that are looked at for one that a new one replaces.
+const LOOK_BACK: usize = 256;
 /// Events that are kept in memory.
 pub const KEPT: usize = 100_000;
 
 struct Logged {
+    /// Rises with every entry; readers go on from one. Gaps are where progress was replaced.
+    place: u64,
     sequence: u64,
     at: f64,
     job: Arc<str>,
@@ -28,9 +32,34 @@ struct Logged {
 #[derive(Default)]
 struct Inner {
     entries: VecDeque<Logged>,
-    /// Position of the first entry: entries ever dropped.
+    /// Kept events among the entries.
+    kept: usize,
+    next_place: u64,
+    /// Everything below this place was dropped.
     dropped: u64,
     sequence: u64,
+}
+
+impl Inner {
+    fn push(&mut self, mut logged: Logged) {
+        logged.place = self.next_place;
+        self.next_place += 1;
+        self.kept += usize::from(logged.event.is_kept());
+        self.entries.push_back(logged);
+        while self.kept > KEPT || self.entries.len() > 2 * KEPT {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            self.kept -= usize::from(oldest.event.is_kept());
+            self.dropped = oldest.place + 1;
+        }
+    }
+
+    /// Progress is a state: what it replaces is taken out, so that it never fills the log.
+    fn forget_older(&mut self, job: &Arc<str>, event: &JobEvent) {
+        let recent = self.entries.iter().rev().take(LOOK_BACK).take_while(|entry| !entry.event.is_kept());
+        if let Some(back) = recent.into_iter().position(|entry| entry.job == *job && replaces(event, &entry.event)) {
+            self.entries.remove(self.entries.len() - 1 - back);
+        }
+    }
 }
 
 /// The log of a store.
@@ -48,17 +77,9 @@ impl EventLog {
         inner.sequence += 1;
         let sequence = inner.sequence;
         let event = JobEvent::Deleted;
-        self.push(&mut inner, Logged { sequence, at, job: id, event, chunk_id: 0, progress: 0.0, completed: 0, total: 0 });
+        inner.push(Logged { place: 0, sequence, at, job: id, event, chunk_id: 0, progress: 0.0, completed: 0, total: 0 });
         drop(inner);
         self.wake();
-    }
-
-    fn push(&self, inner: &mut Inner, logged: Logged) {
-        inner.entries.push_back(logged);
-        if inner.entries.len() > KEPT {
-            inner.entries.pop_front();
-            inner.dropped += 1;
-        }
     }
 
     /// Adds an event; `job` is the job after it.
@@ -78,13 +99,12 @@ impl EventLog {
         let mut inner = self.inner.lock();
         if kept {
             inner.sequence += 1;
-        } else if inner.entries.back().is_some_and(|last| last.job == job.id && replaces(&event, &last.event)) {
-            // A slow reader gets the latest progress, not a growing queue of them.
-            inner.entries.pop_back();
+        } else {
+            inner.forget_older(&job.id, &event);
         }
         let sequence = inner.sequence;
         let (progress, completed, total) = (job.progress(), job.completed_chunks(), job.rows.total());
-        self.push(&mut inner, Logged { sequence, at, job: job.id.clone(), event, chunk_id, progress, completed, total });
+        inner.push(Logged { place: 0, sequence, at, job: job.id.clone(), event, chunk_id, progress, completed, total });
         drop(inner);
         if watched {
             self.wake();
@@ -97,7 +117,10 @@ impl EventLog {
                 watcher.events();
                 true
             }
-            None => false,
+            None => {
+                self.watching.fetch_sub(1, Ordering::AcqRel);
+                false
+            }
         });
     }
 
@@ -118,8 +141,7 @@ impl EventLog {
 
     /// The place after the latest event.
     pub fn end(&self) -> u64 {
-        let inner = self.inner.lock();
-        inner.dropped + inner.entries.len() as u64
+        self.inner.lock().next_place
     }
 
     /// The place of the first kept event whose number is `sequence` or more; 0: of the oldest.
@@ -131,7 +153,7 @@ impl EventLog {
             return Err(Error::invalid("event filter", vec![Issue::new("fromSequence", message)]));
         }
         let at = inner.entries.partition_point(|entry| entry.sequence < sequence);
-        Ok(inner.dropped + at as u64)
+        Ok(inner.entries.get(at).map_or(inner.next_place, |entry| entry.place))
     }
 
     /// Writes up to `most` events from a place on as a JSON array; gives the place after them. Progress follows each
@@ -139,16 +161,17 @@ impl EventLog {
     pub fn read(&self, from: u64, most: usize, out: &mut String) -> Result<u64, Error> {
         let inner = self.inner.lock();
         if from < inner.dropped {
-            return Err(Error::new(ErrorCode::Validation, format!("{} events are no longer kept in memory: the reader was too slow", inner.dropped - from)));
+            return Err(Error::new(ErrorCode::Validation, "Events are no longer kept in memory: the reader was too slow"));
         }
         out.push('[');
         let mut place = from;
-        for entry in inner.entries.iter().skip((from - inner.dropped) as usize).take(most) {
-            if place > from {
+        let first = inner.entries.partition_point(|entry| entry.place < from);
+        for (n, entry) in inner.entries.iter().skip(first).take(most).enumerate() {
+            if n > 0 {
                 out.push(',');
             }
             write(entry, out);
-            place += 1;
+            place = entry.place + 1;
         }
         out.push(']');
         Ok(place)

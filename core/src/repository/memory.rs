@@ -16,7 +16,6 @@ use super::Watcher;
 use super::event_log::EventLog;
 use super::frozen::Frozen;
 use crate::job::record::{Incoming, read_status, write_record};
-use crate::job::state::Request;
 use crate::job::status::{Live, write_status};
 use crate::job::{Error, ErrorCode, Job, JobEvent, JobState, Spec};
 
@@ -163,6 +162,9 @@ pub struct MemoryRepository {
     holds_events: bool,
 }
 
+/// A page of a listing ends after so many bytes: what reads it must not be held up for long.
+const PAGE_BYTES: usize = 256 * 1024;
+
 /// A page of a listing.
 pub struct Page {
     /// JSON array of statuses.
@@ -202,7 +204,7 @@ impl MemoryRepository {
     }
 
     /// The cell of a job that is visible.
-    fn visible(&self, id: &str) -> Option<Arc<Cell>> {
+    pub fn visible(&self, id: &str) -> Option<Arc<Cell>> {
         self.cell(id).filter(|cell| !cell.lock().hidden)
     }
 
@@ -345,9 +347,13 @@ impl MemoryRepository {
                 found.iter().take(most + 1).filter_map(|sequence| index.by_sequence.get(sequence).cloned()).collect()
             }
         };
-        let next = cells.get(most).map(|cell| cell.sequence);
+        let mut next = cells.get(most).map(|cell| cell.sequence);
         let mut jobs = String::from("[");
         for cell in cells.iter().take(most) {
+            if jobs.len() > PAGE_BYTES {
+                next = Some(cell.sequence);
+                break;
+            }
             let mut slot = cell.lock();
             if slot.hidden {
                 continue;
@@ -487,13 +493,6 @@ fn freeze(cell: &Cell) {
     };
     if same && slot.owner.is_none() {
         slot.body = Body::Frozen(frozen);
-    }
-}
-
-impl Slot {
-    /// Whether a request for that is on its way.
-    pub fn requested(&mut self) -> Option<Request> {
-        self.job().ok().and_then(|job| job.requested)
     }
 }
 
