@@ -16,7 +16,7 @@ const SHIFT = 4_294_967_296;
 /** What the engine says after the last chunk, and after a merge; below 0: the run has ended. */
 const MERGE = 1;
 const BUSY = 2;
-const COMPLETED = -4;
+const MERGED = 4;
 const MERGE_IN = 10;
 
 /** Chunks are fetched from the engine in slices of so many. */
@@ -250,12 +250,15 @@ export class JobRun {
       if (code >= MERGE_IN) await sleep(code - MERGE_IN, this.signal);
       code = await this.#merge(adapter, options);
     }
+    if (code === MERGED) {
+      await this.#removeChunks(options);
+      code = engine.advance(this.ticket, this.number);
+    }
     if (code === BUSY) {
       // Nobody drives it any more, and chunks are counted as running: a fault of ours must not leave it so for ever.
       const error: JobErrorInfo = { code: 'INTERNAL', message: 'Chunks did not come back' };
       code = engine.rejected(this.ticket, this.number, false, JSON.stringify(error));
     }
-    if (code === COMPLETED) await this.#removeChunks(options);
     this.finish(code);
   }
 

@@ -90,16 +90,18 @@ function copyOf(chunk: unknown): RenderJobChunk {
 export async function specFor(engine: Engine, id: string, later: boolean): Promise<JobSpec> {
   const spec = JSON.parse(engine.specHead(id)) as JobSpec;
   const read = (from: number): RenderJobChunk[] => JSON.parse(engine.specChunks(id, from, SLICE)) as RenderJobChunk[];
-  if (later) {
+  const total = engine.specLength(id);
+  if (later && total > SLICE) {
+    // As it is now: the job may be gone when somebody looks.
+    const lists = engine.long(id);
     lazy(spec, 'chunks', () => {
       const all: RenderJobChunk[] = [];
-      for (let from = 0, total = engine.specLength(id); from < total; from += SLICE) all.push(...read(from));
+      for (let from = 0; lists && from < total; from += SLICE) all.push(...(JSON.parse(lists.chunks(from, SLICE)) as RenderJobChunk[]));
       return all;
     });
     return spec;
   }
   spec.chunks = read(0);
-  const total = spec.chunks.length < SLICE ? 0 : engine.specLength(id);
   for (let from = SLICE; from < total; from += SLICE) {
     await turn();
     spec.chunks.push(...read(from));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use framewright_core::job::state::Control;
 use framewright_core::job::status;
-use framewright_core::job::{ChunkState, Error, ErrorCode, ErrorInfo, Options, Spec};
+use framewright_core::job::{ChunkState, Error, ErrorCode, ErrorInfo, JobEvent, Options, Spec};
 use framewright_core::manager::drive::ProcessDriver;
 use framewright_core::manager::{Advance, Controlled, Manager, Notices, Settled};
 use framewright_core::repository::memory::{Ask, MemoryRepository, now_ms};
@@ -55,6 +55,7 @@ fn code(advance: Advance) -> f64 {
         Advance::Merge => 1.0,
         Advance::Busy => 2.0,
         Advance::Stale => 3.0,
+        Advance::Merged => 4.0,
         Advance::MergeIn(ms) => 10.0 + f64::from(ms),
     }
 }
@@ -322,7 +323,7 @@ impl Engine {
     /// The store behind JavaScript has removed the job.
     #[napi(catch_unwind)]
     pub fn deleted(&self, id: String) {
-        self.inner.repository.log.append_deleted(id.as_str().into(), now_ms());
+        self.inner.repository.log.append_of(id.as_str().into(), JobEvent::Deleted, now_ms());
     }
 
     #[napi(catch_unwind)]

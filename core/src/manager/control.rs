@@ -79,6 +79,9 @@ impl Manager {
     pub(super) fn stop(&self, entry: &Arc<Entry>, why: Stopping) {
         let mut guard = entry.run.lock();
         let Some(run) = &mut *guard else { return };
+        if run.merged && !matches!(why, Stopping::Delete | Stopping::Withdraw) {
+            return;
+        }
         if let Some(known) = &run.stop
             && known.rank() >= why.rank()
         {

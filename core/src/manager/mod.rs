@@ -309,10 +309,13 @@ impl Manager {
 
     /// Tells of something beside the life of a job.
     pub fn warn(&self, id: &str, message: &str, error: Option<crate::job::ErrorInfo>) {
-        if let Some(cell) = self.repository.cell(id) {
-            let mut slot = cell.lock();
-            let event = JobEvent::Warning { message: message.into(), error: error.map(Box::new) };
-            let _ = self.repository.change(&cell, &mut slot, event, now_ms());
+        let event = JobEvent::Warning { message: message.into(), error: error.map(Box::new) };
+        let now = now_ms();
+        match self.repository.cell(id) {
+            Some(cell) => {
+                let _ = self.repository.change(&cell, &mut cell.lock(), event, now);
+            }
+            None => self.repository.log.append_of(id.into(), event, now),
         }
     }
 

@@ -36,7 +36,8 @@ pub(crate) struct Run {
     /// Cancelled when running chunks are to be stopped.
     pub(super) token: CancellationToken,
     merge_failures: u32,
-    merged: bool,
+    /// The merge counts: from now on the job completes, whatever is asked.
+    pub(super) merged: bool,
 }
 
 /// What a driver does after its chunks.
@@ -48,6 +49,8 @@ pub enum Advance {
     Merge,
     /// Merge again after so many milliseconds.
     MergeIn(u32),
+    /// The merge counts; clean up, then advance once more.
+    Merged,
     /// Chunks still run.
     Busy,
     /// This run is over already; whatever is told of it is refused.
@@ -408,6 +411,7 @@ impl Manager {
                     if let (Some(result), Ok(job)) = (result, slot.job()) {
                         job.extras_mut().result = Some(result);
                     }
+                    return Advance::Merged;
                 }
                 Err((error, fatal)) => {
                     run.merge_failures += 1;

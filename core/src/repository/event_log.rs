@@ -71,12 +71,11 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Tells that a job is gone from a store that is elsewhere.
-    pub fn append_deleted(&self, id: Arc<str>, at: f64) {
+    /// Adds an event of a job that is not at hand (any more).
+    pub fn append_of(&self, id: Arc<str>, event: JobEvent, at: f64) {
         let mut inner = self.inner.lock();
         inner.sequence += 1;
         let sequence = inner.sequence;
-        let event = JobEvent::Deleted;
         inner.push(Logged { place: 0, sequence, at, job: id, event, chunk_id: 0, progress: 0.0, completed: 0, total: 0 });
         drop(inner);
         self.wake();
