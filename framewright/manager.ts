@@ -390,7 +390,7 @@ export class JobManager {
       case 'stop': {
         const run = this.#runs.get(notice.ticket);
         if (!run) return;
-        if (notice.graceful) run.graceful = true;
+        if (notice.graceful) run.pause();
         else run.abort(aborted('The job is being stopped'));
         return;
       }

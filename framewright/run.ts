@@ -77,6 +77,8 @@ export class JobRun {
 
   /** Stop once the chunks that run now have ended. */
   graceful = false;
+  /** Wakes those that wait for a retry. */
+  readonly #leave = new Set<() => void>();
   /** The spec as the executor gets it. */
   spec: JobSpec | undefined;
   /** What the executor was handed, so that only the very same options are taken as this run's. */
@@ -154,6 +156,7 @@ export class JobRun {
   abort(reason: unknown): void {
     if (this.over || this.aborted) return;
     this.controller.abort(reason);
+    this.#wake();
     // Processes of the engine's own are killed for certain; only JavaScript may stay deaf.
     if (!this.ran) {
       this.after(this.host.abortGraceMs, () => {
@@ -161,6 +164,28 @@ export class JobRun {
         this.finish(this.#engine.giveUp(this.ticket, this.number));
       });
     }
+  }
+
+  /** Takes no further chunk; those that run may end. */
+  pause(): void {
+    this.graceful = true;
+    this.#wake();
+  }
+
+  #wake(): void {
+    for (const wake of [...this.#leave]) wake();
+  }
+
+  /** Waits for a retry to be due, or until there is nothing to wait for. */
+  async #rest(ms: number): Promise<void> {
+    if (this.graceful || this.aborted) return;
+    const over = new AbortController();
+    const wake = (): void => {
+      over.abort();
+    };
+    this.#leave.add(wake);
+    await sleep(ms, over.signal);
+    this.#leave.delete(wake);
   }
 
   /** A timer that ends with the run. */
@@ -247,8 +272,8 @@ export class JobRun {
     if (this.over) return;
     let code = engine.advance(this.ticket, this.number);
     while (code === MERGE || code >= MERGE_IN) {
-      if (code >= MERGE_IN) await sleep(code - MERGE_IN, this.signal);
-      code = await this.#merge(adapter, options);
+      if (code >= MERGE_IN) await this.#rest(code - MERGE_IN);
+      code = this.graceful ? engine.advance(this.ticket, this.number) : await this.#merge(adapter, options);
     }
     if (code === MERGED) {
       await this.#removeChunks(options);
@@ -280,7 +305,7 @@ export class JobRun {
       }
       if (next < 0) {
         if (next !== WAIT) return;
-        await sleep(engine.waitMs(ticket), this.signal);
+        await this.#rest(engine.waitMs(ticket));
         next = engine.next(ticket);
         continue;
       }

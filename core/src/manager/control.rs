@@ -106,6 +106,7 @@ impl Manager {
         }
         let graceful = why.is_graceful();
         run.stop = Some(why);
+        run.leave.cancel();
         if !graceful {
             run.token.cancel();
         }

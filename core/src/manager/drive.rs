@@ -38,6 +38,7 @@ struct Driven {
     spec: Arc<Spec>,
     options: Arc<Options>,
     token: CancellationToken,
+    leave: CancellationToken,
 }
 
 enum Outcome {
@@ -55,12 +56,12 @@ impl Manager {
             let run = entry.run.lock();
             let mut slot = entry.cell.lock();
             match (&*run, slot.job()) {
-                (Some(run), Ok(job)) => Some((job.spec.clone(), job.options.clone(), run.token.clone())),
+                (Some(run), Ok(job)) => Some((job.spec.clone(), job.options.clone(), run.token.clone(), run.leave.clone())),
                 _ => None,
             }
         };
-        if let Some((spec, options, token)) = begun {
-            let driven = Arc::new(Driven { manager: self.clone(), entry, driver, spec, options, token });
+        if let Some((spec, options, token, leave)) = begun {
+            let driven = Arc::new(Driven { manager: self.clone(), entry, driver, spec, options, token, leave });
             driven.run(ticket).await;
         }
         self.notices.push(Notice::Ran { ticket });
@@ -112,7 +113,7 @@ impl Driven {
                     _ => {}
                 },
                 () = retry => {}
-                () = self.token.cancelled(), if flights.is_empty() => return,
+                () = self.leave.cancelled(), if flights.is_empty() => return,
                 () = &mut job_limit => {}
             }
         }

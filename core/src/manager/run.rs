@@ -35,6 +35,8 @@ pub(crate) struct Run {
     pub(super) stop: Option<Stopping>,
     /// Cancelled when running chunks are to be stopped.
     pub(super) token: CancellationToken,
+    /// Cancelled when no further chunk is to be taken: by every stop, the graceful ones too.
+    pub(super) leave: CancellationToken,
     merge_failures: u32,
     /// The merge counts: from now on the job completes, whatever is asked.
     pub(super) merged: bool,
@@ -77,6 +79,7 @@ impl Run {
             fractions: HashMap::new(),
             stop: None,
             token: CancellationToken::new(),
+            leave: CancellationToken::new(),
             merge_failures: 0,
             merged: false,
         }
