@@ -59,9 +59,14 @@ export class Saver {
 
   /** The store has the job as told; `undefined`: it has none. */
   saw(id: string, status: JobStatusInput | undefined): void {
-    // A store that gives back what it was given still has the version that we named; one that counts does not keep `record`.
-    if (status === undefined) this.#seen.delete(id);
-    else this.#seen.set(id, status.record === undefined ? (status.version ?? 0) : (status.version ?? 0) + 1);
+    if (status === undefined) {
+      this.#seen.delete(id);
+      return;
+    }
+    // A store that gives back what it was given still has the version that was named to it; one that counts is beyond it.
+    const named = (status.record as { named?: number | null } | undefined)?.named;
+    const kept = named !== undefined && (status.version ?? null) === named;
+    this.#seen.set(id, kept ? (named ?? 0) + 1 : (status.version ?? 0));
   }
 
   /** Whether something is being saved of a job. */
@@ -84,6 +89,7 @@ export class Saver {
       const seen = this.#seen.get(id);
       if (seen === undefined) delete (status as Partial<JobStatus>).version;
       else status.version = seen;
+      Object.assign(status.record as object, { named: seen ?? null });
       await this.repository.save(status);
       this.#seen.set(id, (seen ?? 0) + 1);
     } else {

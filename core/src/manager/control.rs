@@ -200,6 +200,7 @@ impl Manager {
             job.waiting_for = Some(WaitingFor::Slot);
         }
         let entry = self.track(cell);
+        entry.cell.lock().queued = self.queue_key(&entry);
         self.state.lock().queue.push_front(entry.clone());
         Ok(Some(entry.ticket))
     }

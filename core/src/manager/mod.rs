@@ -46,6 +46,9 @@ struct State {
     closed: bool,
 }
 
+/// Managers of this process so far, plus one.
+static MANAGERS: AtomicU32 = AtomicU32::new(1);
+
 /// Takes jobs and sees them through.
 pub struct Manager {
     /// Where its jobs live.
@@ -59,6 +62,8 @@ pub struct Manager {
     entries: RwLock<HashMap<u32, Arc<Entry>, RandomState>>,
     state: Mutex<State>,
     tickets: AtomicU32,
+    /// Number of this manager in its process, from 1.
+    number: u32,
     questions: Mutex<HashMap<u32, tokio::sync::oneshot::Sender<Result<bool, String>>>>,
     /// Zero of the clock that schedules retries.
     epoch: Instant,
@@ -85,6 +90,7 @@ impl Manager {
             entries: RwLock::default(),
             state: Mutex::default(),
             tickets: AtomicU32::new(0),
+            number: MANAGERS.fetch_add(1, Ordering::Relaxed),
             questions: Mutex::default(),
             epoch: Instant::now(),
             me: me.clone(),
@@ -114,6 +120,11 @@ impl Manager {
         self.entries.write().insert(ticket, entry.clone());
         self.state.lock().by_id.insert(entry.cell.id.clone(), entry.clone());
         entry
+    }
+
+    /// Names an entry among all queues of the process.
+    fn queue_key(&self, entry: &Entry) -> u64 {
+        u64::from(self.number) << 32 | u64::from(entry.ticket)
     }
 
     fn forget(&self, entry: &Entry) {
@@ -171,6 +182,7 @@ impl Manager {
         {
             let mut slot = entry.cell.lock();
             slot.show();
+            slot.queued = self.queue_key(entry);
             if apply {
                 let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Submitted, now);
                 if let Ok(job) = slot.job() {
@@ -275,7 +287,7 @@ impl Manager {
     fn start(&self, entry: &Arc<Entry>) -> Option<u32> {
         let mut run = entry.run.lock();
         let mut slot = entry.cell.lock();
-        if slot.is_gone() || run.is_some() {
+        if slot.is_gone() || run.is_some() || slot.queued != self.queue_key(entry) {
             return None;
         }
         let now = now_ms();

@@ -76,6 +76,8 @@ pub struct Slot {
     gone: bool,
     /// Not visible and not scheduled before its first save is acknowledged.
     hidden: bool,
+    /// Which manager's queue the job waits in, as that manager counts: an entry that is left in another's is void.
+    pub queued: u64,
     owner: Option<Weak<dyn Owner>>,
     watchers: Option<Box<Vec<Weak<dyn Watcher>>>>,
     /// Events that the store does not have yet, with the version that holds each.
@@ -186,7 +188,7 @@ impl MemoryRepository {
         let cell = Arc::new(Cell {
             id: id.clone(),
             sequence: self.next.fetch_add(1, Ordering::Relaxed),
-            slot: Mutex::new(Slot { body: Body::Live(Box::new(job)), gone: false, hidden, owner: None, watchers: None, held: None }),
+            slot: Mutex::new(Slot { body: Body::Live(Box::new(job)), gone: false, hidden, queued: 0, owner: None, watchers: None, held: None }),
         });
         match self.cells.entry(id.clone()) {
             MapEntry::Occupied(_) => return Err(Error::new(ErrorCode::Duplicate, format!("There is a job \"{id}\" already"))),
