@@ -1,4 +1,4 @@
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import {
   InMemoryJobRepository,
   JobExecutor,
@@ -40,14 +40,14 @@ function unversioned(status: JobStatus | undefined): JobStatusInput {
   return rest;
 }
 
-/** Writes the inputs' names into the output once it may. */
+/** Puts the inputs together once it may. */
 class GatedStitcher implements VideoStitcher {
   readonly begun = deferred();
   readonly gate = deferred();
   async stitch(inputs: string[], output: string): Promise<void> {
     this.begun.resolve();
     await this.gate.promise;
-    writeFileSync(output, `film of ${inputs.length}`);
+    writeFileSync(output, inputs.map((input) => readFileSync(input, 'utf8')).join(''));
   }
 }
 
@@ -73,7 +73,7 @@ for (const { kind, create } of repositories) {
     }
 
     for (const chunks of [2, 5000]) {
-      it(`[F35] a signal that is aborted right after submitJob was called cancels the job (${chunks} chunks)`, async () => {
+      it(`[F26] a signal that is aborted right after submitJob was called cancels the job (${chunks} chunks)`, async () => {
         const manager = open(create(), new OwnExecutor());
         const controller = new AbortController();
         const submit = manager.submitJob(specOf(chunks), { id: 'shot', signal: controller.signal });
@@ -84,7 +84,7 @@ for (const { kind, create } of repositories) {
       });
     }
 
-    it('[F35] a signal that is aborted right after resumeJob was called cancels the job', async () => {
+    it('[F26] a signal that is aborted right after resumeJob was called cancels the job', async () => {
       const manager = open(create(), new OwnExecutor(async (id) => (id === 0 ? turn() : turns(3))));
       const id = await manager.submitJob(specOf(200));
       await manager.pauseJob(id);
@@ -189,21 +189,23 @@ for (const { kind, create } of repositories) {
       expect([await manager.getJob(id), await repository.get(id)]).toEqual([undefined, undefined]);
     });
 
-    it('[F6] nothing among thousands of chunks is refused by its place', async () => {
-      const manager = open(create(), new OwnExecutor());
-      for (const nothing of [null, undefined, 7, 'chunk']) {
-        const spec = specOf(3000);
-        (spec.chunks as unknown[])[1500] = nothing;
-        const error = await rejection(manager.submitJob(spec));
-        expect(error.code).toBe('VALIDATION');
-        expect(error.issues?.map(({ path }) => path).join()).toMatch(/chunks\[1500\]/);
+    it('[F2] nothing among thousands of chunks is refused by its place', async () => {
+      for (const executor of [new OwnExecutor(), JobExecutor.fromFunction(() => Promise.resolve()), local()]) {
+        const manager = open(create(), executor);
+        for (const nothing of [null, undefined, 7, 'chunk']) {
+          const spec = specOf(3000);
+          (spec.chunks as unknown[])[1500] = nothing;
+          const error = await rejection(manager.submitJob(spec));
+          expect(error.code).toBe('VALIDATION');
+          expect(error.issues?.map(({ path }) => path).join()).toMatch(/chunks\[1500\]/);
+        }
+        expect(await manager.listJobs()).toEqual([]);
       }
-      expect(await manager.listJobs()).toEqual([]);
     });
   });
 }
 
-it('[F35] a signal that is aborted right after execute was called ends a run of its own', async () => {
+it('[F26] a signal that is aborted right after execute was called ends a run of its own', async () => {
   const ran: number[] = [];
   const executor = JobExecutor.fromFunction(async ({ id }) => {
     ran.push(id);
@@ -217,7 +219,7 @@ it('[F35] a signal that is aborted right after execute was called ends a run of 
 });
 
 describe('events in memory', () => {
-  it('[F124] progress, however much of it, pushes none of the kept events out', async () => {
+  it('[F125] progress, however much of it, pushes none of the kept events out', async () => {
     const executor = JobExecutor.fromFunction(async (_, { reportProgress }) => {
       for (let n = 1; n <= 60_000; n += 1) {
         reportProgress(n / 60_000);
@@ -300,8 +302,22 @@ for (const { kind, adapter } of adapters) {
       await pause;
     });
 
+    it('[F27] a graceful pause does not wait for the delay before another attempt, and the job goes on later', async () => {
+      const folder = new Folder();
+      const manager = open(new InMemoryJobRepository(), new JobExecutor(adapter()));
+      const failed = nextEvent(manager, 'chunk.failed');
+      const id = await manager.submitJob(shellJob(1, 'echo try >> "$2"; [ -e "$3" ]', [folder.file('tries'), folder.file('ready')]), { retries: 1, retryDelay: 3_600_000 });
+      expect(await failed).toMatchObject({ willRetry: true, retryInMs: 3_600_000 });
+      await manager.pauseJob(id, { mode: 'graceful' });
+      expect((await manager.getJob(id))?.state).toBe('paused');
+      expect(folder.lines('tries')).toEqual(['try']);
+      folder.write('ready', '');
+      await manager.resumeJob(id);
+      expect((await manager.waitForJob(id)).state).toBe('completed');
+    });
+
     for (const good of [1, 'yes', {}] as unknown[]) {
-      it(`[F84] an answer of verifyOutput that is truthy (${JSON.stringify(good)}) is a yes`, async () => {
+      it(`[F64] an answer of verifyOutput that is truthy (${JSON.stringify(good)}) is a yes`, async () => {
         const manager = open(new InMemoryJobRepository(), new JobExecutor(adapter()));
         const id = await manager.submitJob(shellJob(1, 'true'), { verifyOutput: (() => good) as () => boolean });
         expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed' });
@@ -309,7 +325,7 @@ for (const { kind, adapter } of adapters) {
     }
 
     for (const bad of [0, '', undefined] as unknown[]) {
-      it(`[F84] an answer of verifyOutput that is falsy (${JSON.stringify(bad)}) is a no, and no fault of the function`, async () => {
+      it(`[F64] an answer of verifyOutput that is falsy (${JSON.stringify(bad)}) is a no, and no fault of the function`, async () => {
         const manager = open(new InMemoryJobRepository(), new JobExecutor(adapter()));
         const id = await manager.submitJob(shellJob(1, 'true'), { verifyOutput: (() => bad) as () => boolean });
         const { state, failure } = await manager.waitForJob(id);
@@ -338,10 +354,23 @@ describe('cleanupChunks', () => {
       await manager.resumeJob(id);
       const { state, error } = await manager.waitForJob(id);
       expect([state, error]).toEqual(['completed', undefined]);
-      expect(folder.read('film.mp4')).toBe('film of 2');
+      expect(folder.read('film.mp4')).toBe('frames\nframes\n');
       await until(() => !folder.has('chunk-0.txt') && !folder.has('chunk-1.txt'), 'the removal of the chunk files');
     });
   }
+
+  it('[F27] a graceful pause does not wait for the delay before another merge, which the resume runs', async () => {
+    const folder = new Folder();
+    const manager = open(new InMemoryJobRepository(), local());
+    const failed = nextEvent(manager, 'merge.failed');
+    const stitch = vi.fn<VideoStitcher['stitch']>().mockRejectedValueOnce(new Error('disk on fire')).mockImplementation(async (_, output) => writeFileSync(output, 'film'));
+    const id = await manager.submitJob(job, { jobDir: folder.path, retries: 1, retryDelay: 3_600_000, stitcher: { stitch }, outputFile: 'film.mp4' });
+    expect(await failed).toMatchObject({ willRetry: true });
+    await manager.pauseJob(id, { mode: 'graceful' });
+    expect([(await manager.getJob(id))?.state, stitch.mock.calls.length]).toEqual(['paused', 1]);
+    await manager.resumeJob(id);
+    expect([(await manager.waitForJob(id)).state, stitch.mock.calls.length]).toEqual(['completed', 2]);
+  });
 
   it('[F97] removes nothing when the job was cancelled while it merged', async () => {
     const folder = new Folder();
@@ -372,14 +401,19 @@ describe('cleanupChunks', () => {
 });
 
 describe('a close with a repository in JavaScript', () => {
-  it('[F143] resolves when the store has the end of a job that ended within finishMs, and all are told of it', async () => {
+  /** A store that takes a good while for one of the saves. */
+  function slowFor(isSlow: (job: JobStatusInput) => boolean): MapRepository {
     const repository = new MapRepository();
-    const gate = deferred();
     const save = repository.save.bind(repository);
     vi.spyOn(repository, 'save').mockImplementation(async (job) => {
-      if (job.state === 'completed') await gate.promise;
+      if (isSlow(job)) await new Promise((resolve) => setTimeout(resolve, 150));
       await save(job);
     });
+    return repository;
+  }
+
+  it('[F143] resolves when the store has the end of a job that ended within finishMs, and all are told of it', async () => {
+    const repository = slowFor(({ state }) => state === 'completed');
     const end = deferred();
     const manager = open(repository, { execute: () => end.promise });
     const id = await manager.submitJob(specOf(1));
@@ -389,13 +423,8 @@ describe('a close with a repository in JavaScript', () => {
       for await (const { type } of manager.events({ fromSequence: 0 })) told.push(type);
     })();
     const waiting = manager.waitForJob(id);
-    let closed = false;
-    const close = manager.close({ finishMs: 4000 }).then(() => (closed = true));
+    const close = manager.close({ finishMs: 4000 });
     end.resolve();
-    await until(() => vi.mocked(repository.save).mock.calls.some(([job]) => job.state === 'completed'));
-    await turns(30);
-    expect(closed).toBe(false);
-    gate.resolve();
     await close;
     expect(JSON.parse(repository.records.get(id)!)).toMatchObject({ state: 'completed' });
     expect((await waiting).state).toBe('completed');
@@ -404,10 +433,8 @@ describe('a close with a repository in JavaScript', () => {
   });
 
   it('[F143] resolves when the store has what it stopped as pending', async () => {
-    const repository = new MapRepository();
-    repository.saveTurns = 30;
-    const executor = new OwnExecutor((_, signal) => whenAborted(signal));
-    const manager = open(repository, executor);
+    const repository = slowFor(({ id, state }) => state === 'pending' && repository.statesOf(id).includes('running'));
+    const manager = open(repository, new OwnExecutor((_, signal) => whenAborted(signal)));
     const ids = await Promise.all([manager.submitJob(specOf(1)), manager.submitJob(specOf(1))]);
     await until(() => ids.every((id) => repository.statesOf(id).includes('running')));
     await manager.close();
@@ -458,18 +485,28 @@ for (const keepsRecord of [true, false]) {
       expect(repository.conflicts).toBe(0);
     });
 
-    it('[F28] a resume and a pause at once leave a job that goes on', async () => {
+    it('[F28] a pause that read the record before a resume, and hears of it after, pauses the job, which goes on later', async () => {
       const repository = new VersionedRepository(keepsRecord);
-      const executor: OwnExecutor = new OwnExecutor((_, signal) => (executor.calls.length === 1 ? whenAborted(signal) : turns(3)));
+      const executor: OwnExecutor = new OwnExecutor((_, signal) => (executor.calls.length < 3 ? whenAborted(signal) : turn()));
       const manager = open(repository, executor);
       const id = await manager.submitJob(specOf(3));
       await until(() => executor.ran.length === 1);
       await manager.pauseJob(id);
+      const get = repository.get.bind(repository);
+      vi.spyOn(repository, 'get')
+        .mockImplementationOnce(get)
+        .mockImplementationOnce(async (id) => {
+          const found = await get(id);
+          await until(() => executor.ran.length === 2 && repository.records.get(id)?.state === 'running');
+          await turns(5);
+          return found;
+        });
       const settled = await Promise.allSettled([manager.resumeJob(id), manager.pauseJob(id)]);
       expect(settled.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled']);
-      if ((await manager.getJob(id))?.state === 'paused') await manager.resumeJob(id);
+      expect(repository.records.get(id)?.state).toBe('paused');
+      await manager.resumeJob(id);
       expect((await manager.waitForJob(id, { timeoutMs: 5000 })).state).toBe('completed');
-      await until(() => repository.records.get(id)?.state === 'completed');
+      expect(repository.records.get(id)).toMatchObject({ state: 'completed', completedChunks: 3 });
     });
   });
 }
@@ -576,7 +613,7 @@ it('[F149] a save of what was seen before a close does not bring the running job
 });
 
 for (const outputFile of ['out$$1.mp4', 'a$&b.mp4', 'a$`b.mp4', "a$'b.mp4"]) {
-  it(`[F94] mergeCommand gets an output file named ${outputFile} by that very name`, async () => {
+  it(`[F92] mergeCommand gets an output file named ${outputFile} by that very name`, async () => {
     const folder = new Folder();
     mkdirSync(folder.file('chunks'));
     const manager = open(new InMemoryJobRepository(), local());
@@ -587,7 +624,7 @@ for (const outputFile of ['out$$1.mp4', 'a$&b.mp4', 'a$`b.mp4', "a$'b.mp4"]) {
 }
 
 for (const exitCode of [2 ** 32, 2 ** 32 + 256, 0xc0000005, -1, NaN, 0.5]) {
-  it(`[F65] an exit code of ${exitCode} is a failure, and not told as 0`, async () => {
+  it(`[F63] an exit code of ${exitCode} is a failure, and not told as 0`, async () => {
     const adapter: WorkerAdapter = { execute: async () => ({ ...chunkResult, exitCode }) };
     const manager = open(new InMemoryJobRepository(), new JobExecutor(adapter));
     const { state, failure, error } = await manager.waitForJob(await manager.submitJob(specOf(1)));

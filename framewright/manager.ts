@@ -562,6 +562,8 @@ export class JobManager {
         abort = () => reject(aborted(`Waiting for job "${id}" was aborted`, signal));
         signal?.addEventListener('abort', abort, { once: true });
         closed = () => {
+          // It has ended: its status is being read.
+          if (TERMINAL.includes(this.#engine.state(id) ?? undefined)) return;
           reject(new FramewrightError('CLOSED', `The manager was closed before job "${id}" ended`));
         };
         this.#closing.signal.addEventListener('abort', closed, { once: true });
@@ -584,6 +586,13 @@ export class JobManager {
       const status = await this.getJob(id);
       if (!status) throw missing();
       if (TERMINAL.includes(status.state)) return status;
+      if (TERMINAL.includes(this.#engine.state(id) ?? undefined)) {
+        // The engine is ahead of a store that answers late.
+        await sleep(10, over);
+        if (over.aborted) throw missing();
+        await this.#saver.settle(id);
+        continue;
+      }
       if (this.#closing.signal.aborted) throw new FramewrightError('CLOSED', `The manager is closed and job "${id}" has not ended`);
       if (this.#engine.state(id) === null) {
         // Somebody else's job in a store that tells nothing: looked at again and again.

@@ -165,7 +165,7 @@ pub struct MemoryRepository {
 }
 
 /// A page of a listing ends after so many bytes: what reads it must not be held up for long.
-const PAGE_BYTES: usize = 256 * 1024;
+const PAGE_BYTES: usize = 64 * 1024;
 
 /// A page of a listing.
 pub struct Page {
