@@ -562,8 +562,9 @@ export class JobManager {
         abort = () => reject(aborted(`Waiting for job "${id}" was aborted`, signal));
         signal?.addEventListener('abort', abort, { once: true });
         closed = () => {
-          // It has ended: its status is being read.
-          if (TERMINAL.includes(this.#engine.state(id) ?? undefined)) return;
+          // Ended, or left to the store: its status is being read, and says how it stands.
+          const state = this.#engine.state(id);
+          if (state === null || TERMINAL.includes(state)) return;
           reject(new FramewrightError('CLOSED', `The manager was closed before job "${id}" ended`));
         };
         this.#closing.signal.addEventListener('abort', closed, { once: true });
