@@ -44,7 +44,7 @@ impl ProgressReader {
     /// neither group.
     ///
     /// ```
-    /// use framewright_core::executor::output_progress::ProgressReader;
+    /// use framewright_core::job::output_progress::ProgressReader;
     /// let mut reader = ProgressReader::new(Some(r"(?<percent>[\d.]+)% done")).unwrap();
     /// assert_eq!(reader.feed("12.5% done\r25.0% do", None, None), Some(0.125));
     /// assert_eq!(reader.feed("ne\r", None, None), Some(0.25));
