@@ -87,6 +87,12 @@ interface ChunkStatus {
     exitCode?: number;
     signal?: string;
     error?: JobErrorInfo;
+    /** The output of a completed chunk as it was then, where there is one: the chunk is taken over only while it is unchanged. */
+    output?: {
+        bytes: number;
+        modifiedAt: number;
+        sha256?: string;
+    };
 }
 interface JobErrorInfo {
     code: ErrorCode;
@@ -122,7 +128,10 @@ interface JobStatus {
         retries?: number;
     };
     meta?: Record<string, any>;
-    /** One entry per completed chunk, in order of completion; stdout/stderr are the kept tail. */
+    /**
+     * One entry per completed chunk, in order of completion; stdout/stderr are the kept tail: up to 8 KiB each. All of a job
+     * together are kept in 1 MiB: where that is not enough, the latest chunks keep their tails and the others the ends of theirs.
+     */
     logs?: ChunkLog[];
     /** Grows with every committed change, not with progress; a write that names an older one is refused. */
     version: number;
@@ -219,6 +228,11 @@ interface JobExecutionOptions {
     skipMerge?: boolean;
     /** Further attempts per chunk. Default 0. */
     retries?: number;
+    /**
+     * How often the owner may die while a chunk runs before that chunk is failed. A crash raises `attempt` and uses this,
+     * never `retries`. Default 3.
+     */
+    crashRetries?: number;
     /** Milliseconds between attempts; 0 means 0. Default 1000. */
     retryDelay?: number;
     /** Instead of `retryDelay`: delays that grow. */
@@ -245,6 +259,12 @@ interface JobExecutionOptions {
     progressPattern?: string;
     /** Remove the chunk files after a verified merge. Default false. */
     cleanupChunks?: boolean;
+    /**
+     * Finished chunks are taken over only while their outputs are what they were. Default false: size and time of the last
+     * change tell. True: a SHA-256 of the content tells, which is read once when the chunk has finished and again before each
+     * run and merge; a file that was copied or touched counts as unchanged.
+     */
+    hashOutputs?: boolean;
     /** May `outputFile` be absolute or leave `jobDir`? Default true; the command line defaults to false. */
     allowOutsidePaths?: boolean;
     env?: Record<string, string>;
@@ -300,6 +320,8 @@ interface SubmitOptions extends JobExecutionOptions {
      * Default: a random UUID. `spec.id` names the render, not the record.
      */
     id?: string;
+    /** A job with a type runs only in a manager that names it in `types`; one without runs in any. */
+    type?: string;
 }
 /** Without `limit`: everything, handed over in slices. */
 interface JobQuery {
@@ -323,6 +345,21 @@ interface JobManagerOptions {
      * whatever the executor reports later is refused. Default 5000.
      */
     abortGraceMs?: number;
+    /**
+     * How long a silent owner keeps a job on a durable repository, in milliseconds. Default 10,000; renewed by a native
+     * thread, never by the event loop.
+     */
+    leaseMs?: number;
+    /** Take over jobs whose owner is gone, at start and while running. Default true on durable repositories. */
+    recover?: boolean;
+    /** The types of job that this manager's executor can run. Default: those without a type. */
+    types?: string[];
+    /**
+     * How long a repository written in JavaScript may take to answer. A call that needs a longer answer rejects with
+     * STORE_UNAVAILABLE; a save that is still under way is waited for, however long it takes, before the next one of its job.
+     * Default 30,000.
+     */
+    storeTimeoutMs?: number;
     /** Structured log records; nothing is ever written to the console otherwise. */
     logger?: (record: LogRecord) => void;
 }
@@ -498,6 +535,30 @@ declare class JobManager {
     deleteJob(id: string, options?: {
         strict?: boolean;
     }): Promise<void>;
+    /**
+     * Takes over interrupted jobs now; gives their ids. On durable repositories it also happens by itself, see
+     * {@link JobManagerOptions.recover}.
+     */
+    recoverJobs(): Promise<string[]>;
+    /**
+     * Works off the repository's pending and orphaned jobs until aborted, or until the manager is closed: the main loop of a
+     * worker process. Jobs that run then go on; `close` ends them.
+     */
+    run(options?: {
+        signal?: AbortSignal;
+    }): Promise<void>;
+    /**
+     * What an attempt of a chunk said, by default the latest one on stdout. Up to 16 MiB of each stream are kept whole, more
+     * as head and tail; `tailBytes`: only the end.
+     *
+     * @throws FramewrightError NOT_FOUND for a job, chunk or attempt that does not exist.
+     */
+    readLog(id: string, options: {
+        chunkId: number;
+        attempt?: number;
+        stream?: 'stdout' | 'stderr';
+        tailBytes?: number;
+    }): Promise<string>;
     /** Hears events of a type, or all with 'event'. What a listener throws is told as `job.warning`. */
     on<T extends JobEventType | 'event'>(type: T, listener: (event: EventOf<T>) => void): this;
     /** Hears the next event of a type. */
@@ -542,6 +603,81 @@ declare class InMemoryJobRepository implements JobRepository {
     /** Nothing has to be closed in memory; the jobs stay until the repository is collected. */
     close(): Promise<void>;
 }
+
+/** Repositories that outlive the process: a file of SQLite, a directory, PostgreSQL, MySQL. */
+
+/** What all durable repositories do alike. */
+declare abstract class DurableJobRepository implements JobRepository {
+    #private;
+    /** Keeps a status. See {@link JobRepository.save} for versions. */
+    save(job: JobStatusInput): Promise<void>;
+    /**
+     * The status, or undefined when there is no such job.
+     *
+     * @throws FramewrightError STORE_CORRUPT when its record is damaged, until it is deleted; STORE_UNAVAILABLE.
+     */
+    get(id: string): Promise<JobStatus | undefined>;
+    /** All jobs, in order of arrival. Damaged ones are left out, which a manager on this repository is warned of. */
+    list(): Promise<JobStatus[]>;
+    /** Removes a job, whoever runs it; an unknown id changes nothing. */
+    delete(id: string): Promise<void>;
+    /** Ends all connections. Managers on it are to be closed before. */
+    close(): Promise<void>;
+}
+/**
+ * Keeps jobs in a directory, one journal each. One process at a time; several managers in it. A directory of
+ * `<id>.json` status files is taken over.
+ */
+declare class FileJobRepository extends DurableJobRepository {
+    constructor(directory: string);
+}
+/** Keeps jobs in a SQLite database, which several processes of one host may share. */
+declare class SqliteJobRepository extends DurableJobRepository {
+    /**
+     * Opens a database, made when it is missing.
+     *
+     * @param options `synchronous`: 'full' (default) survives the loss of power, 'normal' only the death of the process.
+     * @throws FramewrightError STORE_UNAVAILABLE, STORE_CORRUPT.
+     */
+    static open(path: string, options?: {
+        synchronous?: 'full' | 'normal';
+    }): Promise<SqliteJobRepository>;
+}
+/** Keeps jobs in PostgreSQL. */
+declare class PostgresJobRepository extends DurableJobRepository {
+    /**
+     * Connects, and makes or migrates the tables.
+     *
+     * @param options `maxConnections`: default 10; `schema`: default the connection's own.
+     * @throws FramewrightError STORE_UNAVAILABLE, STORE_CORRUPT.
+     */
+    static connect(url: string, options?: {
+        maxConnections?: number;
+        schema?: string;
+    }): Promise<PostgresJobRepository>;
+}
+/** Keeps jobs in MySQL or MariaDB. */
+declare class MysqlJobRepository extends DurableJobRepository {
+    /**
+     * Connects, and makes or migrates the tables.
+     *
+     * @param options `maxConnections`: default 10.
+     * @throws FramewrightError STORE_UNAVAILABLE, STORE_CORRUPT.
+     */
+    static connect(url: string, options?: {
+        maxConnections?: number;
+    }): Promise<MysqlJobRepository>;
+}
+/**
+ * Opens a repository by its URL: "memory:", "file:DIR", "sqlite:PATH?synchronous=full", "postgres://...?schema=s&max=10",
+ * "mysql://...?max=10". Paths are percent-decoded.
+ *
+ * @throws FramewrightError VALIDATION (the URL), STORE_UNAVAILABLE (away, refused, silent for 30 s, wrong credentials, no
+ *   permission to write, a newer schema, a file store that another process has open), STORE_CORRUPT (not a store of ours).
+ */
+declare function openRepository(url: string): Promise<JobRepository & {
+    close(): Promise<void>;
+}>;
 
 /** What the executors of ours are made of, for those who drive them. */
 
@@ -656,5 +792,5 @@ declare class FramewrightError extends Error {
     constructor(code: ErrorCode, message: string, options?: FramewrightErrorOptions);
 }
 
-export { ConcatStitcher, FfmpegStitcher, FramewrightError, InMemoryJobRepository, JobExecutor, JobManager, LocalWorkerAdapter, planChunks };
+export { ConcatStitcher, FfmpegStitcher, FileJobRepository, FramewrightError, InMemoryJobRepository, JobExecutor, JobManager, LocalWorkerAdapter, MysqlJobRepository, PostgresJobRepository, SqliteJobRepository, openRepository, planChunks };
 export type { ArtifactStorage, ChunkContext, ChunkFields, ChunkInput, ChunkLog, ChunkStatus, ErrorCode, EventBase, EventFilter, EventOf, Executor, FramewrightErrorOptions, Issue, JobErrorInfo, JobEvent, JobEventType, JobExecutionOptions, JobManagerOptions, JobMetadata, JobPriority, JobQuery, JobRepository, JobSpec, JobSpecInput, JobState, JobStatus, JobStatusInput, LocalWorkerAdapterOptions, LogRecord, PlanOptions, RenderFunction, RenderJobChunk, RetryPolicy, SpecFields, SubmitOptions, VideoStitcher, WorkerAdapter, WorkerJob, WorkerResult };

@@ -1,12 +1,14 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { SqliteJobRepository } from 'framewright';
+import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { parseArguments } from '../framewright/cli/arguments.js';
 import { formatBar, formatBytes, formatDuration, formatProgress, ProgressTracker } from '../framewright/cli/progress.js';
-import { fingerprint, parseRecord, ResumeRecord } from '../framewright/cli/record.js';
+import { defaultStorePath, fingerprint, isUnchanged, runIds } from '../framewright/cli/store.js';
 
 const MAIN = join(import.meta.dirname, '..', 'dist', 'cli', 'main.js');
 
@@ -85,7 +87,7 @@ describe('framewright run', () => {
     expect(read('all.txt')).toBe('0\n1\n2\n3\n');
     expect(stdout).toMatch(/chunk 3 done/);
     expect(stdout).toMatch(/^done.*4 chunks, 8 frames/m);
-    expect(existsSync(join(dir, 'job.json.progress'))).toBe(false);
+    expect(readdirSync(dir).sort()).toEqual(['.framewright', '00.txt', '01.txt', '02.txt', '03.txt', 'all.txt', 'job.json', 'marks']);
   });
 
   it('[F140] works in the folder that --job-dir names', async () => {
@@ -193,7 +195,6 @@ describe('framewright run', () => {
     expect((await run('run', 'job.json', '--concurrency', '1')).code).toBe(0);
     expect(marks()).toEqual({ 0: 1, 1: 1, 2: 2, 3: 1 });
     expect(read('merged')).toBe('x\nx\nx\nx\n');
-    expect(existsSync(join(dir, 'job.json.progress'))).toBe(false);
   });
 
   it('[F143] exits at once at the second signal, and leaves no process behind', async () => {
@@ -224,6 +225,187 @@ describe('framewright run', () => {
     expect(code).toBe(0);
     expect(stderr).toMatch(/has changed/);
     expect(marks()).toEqual({ 0: 3, 1: 4, 2: 3, 3: 4 });
+  });
+});
+
+describe('the store of framewright run', () => {
+  /** Chunk 2 hangs until there is a file `go`. */
+  const HANGS = '[ {chunkId} != 2 ] || [ -e go ] || exec sleep 300; echo x > {outputFile}';
+  const MERGE = { mergeCommand: `sh -c 'cat *.txt > merged'` };
+  const postgres = process.env['FRAMEWRIGHT_TEST_POSTGRES'] ?? 'postgres://postgres@127.0.0.1:5432/test';
+  const schemas: string[] = [];
+  /** The URL of a schema of its own. */
+  function inSchema(change: (url: URL) => void = () => {}): string {
+    const url = new URL(postgres);
+    const schema = `cli_${randomBytes(8).toString('hex')}`;
+    schemas.push(schema);
+    url.searchParams.set('schema', schema);
+    change(url);
+    return url.href;
+  }
+  afterAll(() => {
+    const statements = schemas.map((name) => `DROP SCHEMA IF EXISTS ${name} CASCADE;`);
+    execFileSync('psql', ['-X', '-q', postgres, ...statements.flatMap((statement) => ['-c', statement])], { env: { ...process.env, PGOPTIONS: '-c client_min_messages=error' } });
+  });
+
+  /** Runs a job until its chunk 2 hangs; gives the run and the process of that chunk. */
+  async function hanging(...words: string[]) {
+    const first = start('run', 'job.json', '--concurrency', '1', ...words);
+    await first.line(/chunk 1 done/);
+    const pid = await vi.waitFor(() => {
+      const found = Number(read('marks/2').trim().split('\n').at(-1));
+      expect(found).toBeGreaterThan(0);
+      return found;
+    }, { timeout: 20_000 });
+    return { ...first, pid };
+  }
+
+  it('[F143] goes on after kill -9 with what is missing, once the chunks of the dead run are gone', async () => {
+    writeJob(4, HANGS, MERGE);
+    const first = await hanging();
+    first.child.kill('SIGKILL');
+    await first.ended;
+    expect(isAlive(first.pid)).toBe(true);
+
+    writeFileSync(join(dir, 'go'), '');
+    const { code, stdout } = await run('run', 'job.json', '--concurrency', '1');
+    expect(isAlive(first.pid)).toBe(false);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^going on: 2 of 4 chunks/m);
+    expect(marks()).toEqual({ 0: 1, 1: 1, 2: 2, 3: 1 });
+    expect(read('merged')).toBe('x\nx\nx\nx\n');
+  }, 60_000);
+
+  it.each(['sqlite:kept.db', 'sqlite:kept.db?synchronous=normal', 'file:kept', 'postgres'])('[F143] keeps runs in --store %s, also over kill -9', async (name) => {
+    const url = name === 'postgres' ? inSchema() : name;
+    writeJob(4, HANGS, MERGE);
+    const first = await hanging('--store', url);
+    first.child.kill('SIGKILL');
+    await first.ended;
+    writeFileSync(join(dir, 'go'), '');
+    const { code, stdout } = await run('run', 'job.json', '--concurrency', '1', '--store', url);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^going on: 2 of 4 chunks/m);
+    expect(isAlive(first.pid)).toBe(false);
+    expect(marks()).toEqual({ 0: 1, 1: 1, 2: 2, 3: 1 });
+    expect(existsSync(join(dir, '.framewright'))).toBe(false);
+  }, 60_000);
+
+  it('[F140] says who runs a job file that is being run, and does not run it twice', async () => {
+    writeJob(4, HANGS);
+    const first = await hanging();
+    for (const words of [[], ['--fresh'], ['--no-merge'], ['--chunk', '3']]) {
+      const { code, stderr } = await run('run', 'job.json', ...words);
+      expect(stderr).toMatch(new RegExp(`job\\.json is being rendered already, by process ${first.child.pid} on .* \\(owner [-0-9a-f]{36}\\)`));
+      expect(code).toBe(1);
+    }
+    expect(marks()).toEqual({ 0: 1, 1: 1, 2: 1 });
+    // Another job file of the same folder is not its business.
+    writeJob(1, 'echo y > other.txt', { plan: undefined, chunks: [{ id: 0, command: `sh -c 'echo y > other.txt'` }] }, 'other.json');
+    expect((await run('run', 'other.json')).code).toBe(0);
+    writeFileSync(join(dir, 'go'), '');
+    process.kill(first.pid, 'SIGKILL');
+    expect((await first.ended).code).toBe(1);
+  }, 60_000);
+
+  it('[F143] leaves alone what a killed run of another job file has left', async () => {
+    writeJob(4, HANGS);
+    const first = await hanging();
+    first.child.kill('SIGKILL');
+    await first.ended;
+    writeFileSync(join(dir, 'other.json'), JSON.stringify({ chunks: [{ id: 0, command: 'true' }] }));
+    expect((await run('run', 'other.json')).code).toBe(0);
+    expect(isAlive(first.pid)).toBe(true);
+    expect(marks()).toEqual({ 0: 1, 1: 1, 2: 1 });
+    process.kill(first.pid, 'SIGKILL');
+  }, 60_000);
+
+  it('[F143] renders a chunk again whose output was changed, be it of the same size', async () => {
+    writeJob(3, '[ {chunkId} != 2 ] || [ -e go ] || exit 1; echo x > {outputFile}');
+    expect((await run('run', 'job.json', '--concurrency', '1')).code).toBe(1);
+    const { mtimeMs } = statSync(join(dir, '01.txt'));
+    utimesSync(join(dir, '01.txt'), mtimeMs / 1000 + 1, mtimeMs / 1000 + 1);
+    writeFileSync(join(dir, 'go'), '');
+    const { code, stdout } = await run('run', 'job.json', '--concurrency', '1');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^going on: 1 of 3 chunks/m);
+    expect(marks()).toEqual({ 0: 1, 1: 2, 2: 2 });
+  });
+
+  it('[F143] keeps the chunks when only the merge is another, whichever way it changes', async () => {
+    writeJob(2, WRITE, { mergeCommand: 'false' });
+    expect((await run('run', 'job.json')).code).toBe(1);
+    writeJob(2, WRITE, { mergeCommand: `sh -c 'cat *.txt > merged'` });
+    expect((await run('run', 'job.json')).code).toBe(0);
+    expect(read('merged')).toBe('0\n1\n');
+    expect(marks()).toEqual({ 0: 1, 1: 1 });
+
+    // From ffmpeg's, which can make nothing of these, to a command.
+    writeJob(2, WRITE, { outputFile: 'film.mp4' });
+    expect((await run('run', 'job.json')).code).toBe(1);
+    writeJob(2, WRITE, { mergeCommand: `sh -c 'cat *.txt > again'` });
+    expect((await run('run', 'job.json')).code).toBe(0);
+    expect(read('again')).toBe('0\n1\n');
+    expect(marks()).toEqual({ 0: 2, 1: 2 });
+  }, 60_000);
+
+  it('[F143] keeps a chunk that was rendered again with --chunk', async () => {
+    writeJob(3, '[ {chunkId} != 2 ] || [ -e go ] || exit 1; echo x > {outputFile}');
+    expect((await run('run', 'job.json', '--concurrency', '1')).code).toBe(1);
+    expect((await run('run', 'job.json', '--chunk', '1')).code).toBe(0);
+    writeFileSync(join(dir, 'go'), '');
+    expect((await run('run', 'job.json')).code).toBe(0);
+    expect(marks()).toEqual({ 0: 1, 1: 2, 2: 2 });
+  });
+
+  it('[F140] leaves the latest run of a job file in the store, and nothing older', async () => {
+    writeJob(2, 'echo said by {chunkId}; echo x > {outputFile}');
+    for (let runs = 0; runs < 3; runs += 1) expect((await run('run', 'job.json')).code).toBe(0);
+    expect((await run('run', 'job.json', '--chunk', '0')).code).toBe(0);
+    const store = await SqliteJobRepository.open(defaultStorePath(join(dir, 'job.json')));
+    const jobs = await store.list();
+    await store.close();
+    expect(jobs.map(({ state, type }) => ({ state, type }))).toEqual([{ state: 'paused', type: 'framewright run' }]);
+    expect(marks()).toEqual({ 0: 4, 1: 3 });
+  }, 60_000);
+
+  it.each([
+    ['redis://127.0.0.1', /--store must begin with memory:, file:, sqlite:/],
+    ['sqlite:', /--store names no path/],
+    ['sqlite:a.db?wal=1', /--store has an unknown parameter "wal"/],
+    ['jobs.db', /--store must begin with/],
+    ['', /--store is empty/],
+  ])('[F140] exits with 2 for --store "%s"', async (url, message) => {
+    writeJob(1, WRITE);
+    const { code, stderr } = await run('run', 'job.json', '--store', url);
+    expect(stderr).toMatch(message);
+    expect(code).toBe(2);
+    expect(marks()).toEqual({});
+  });
+
+  it('[F140] exits with 1 when the store cannot be used, and prints no password', async () => {
+    writeJob(1, WRITE);
+    writeFileSync(join(dir, 'text.db'), 'this is not a database, however long one looks at it '.repeat(20));
+    for (const url of ['postgres://me:s3cret@127.0.0.1:1/test', 'sqlite:text.db', 'sqlite:/proc/none/jobs.db']) {
+      const { code, stderr, stdout } = await run('run', 'job.json', '--store', url);
+      expect(stderr).toMatch(/^framewright: ./);
+      expect(stderr + stdout).not.toMatch(/s3cret/);
+      expect(code).toBe(1);
+    }
+    expect(marks()).toEqual({});
+    writeFileSync(join(dir, '.framewright'), 'in the way');
+    const { code, stderr } = await run('run', 'job.json');
+    expect(stderr).toMatch(/--store names another place/);
+    expect(code).toBe(1);
+    expect((await run('run', 'job.json', '--store', 'memory:')).code).toBe(0);
+  }, 60_000);
+
+  it('[F140] says how to go on, without the password of the store', async () => {
+    writeJob(1, 'exit 1');
+    const { code, stderr } = await run('run', 'job.json', '--store', inSchema((url) => (url.password = 's3cret')));
+    expect(stderr).toMatch(/go on with: framewright run job.json --store '?postgres:\/\/\w+:\*\*\*@/);
+    expect(stderr).not.toMatch(/s3cret/);
+    expect(code).toBe(1);
   });
 });
 
@@ -305,24 +487,27 @@ describe('the parts of the command line', () => {
     expect(tracker.view(2500)).toMatchObject({ percent: 62.5, framesDone: 10, running: 0 });
   });
 
-  it('reads a record up to a line that was cut off, and goes on after it', () => {
-    const text = '{"format":1,"fingerprint":"f"}\n{"chunk":0,"bytes":2}\n{"chunk":2,"bytes":null}\n{"chunk":1,"by';
-    expect(parseRecord(text)).toEqual({ fingerprint: 'f', chunks: new Map([[0, 2], [2, null]]) });
-    expect(parseRecord('{"format":2}')).toBeUndefined();
-    expect(parseRecord('')).toBeUndefined();
+  it('names the record of a job file by its path, and in a database server by the machine too', () => {
+    writeFileSync(join(dir, 'the film (1).json'), '{}');
+    writeFileSync(join(dir, 'other.json'), '{}');
+    const path = join(dir, 'the film (1).json');
+    const [first, second] = runIds(path);
+    expect(first).toMatch(/^the-film-1--[0-9a-f]{12}$/);
+    expect(second).toBe(`${first}.2`);
+    expect(runIds(path, 'sqlite:elsewhere.db')).toEqual([first, second]);
+    expect(runIds(path, 'postgres://db/x')[0]).not.toBe(first);
+    expect(runIds(join(dir, 'other.json'))[0]).not.toContain(first.slice(-12));
+  });
 
-    const path = join(dir, 'record');
-    writeFileSync(path, text);
-    writeFileSync(join(dir, '0.txt'), 'ab');
-    writeFileSync(join(dir, '1.txt'), 'abc');
-    const options = { path, fingerprint: 'f', jobDir: dir, chunks: [{ id: 0, outputFile: '0.txt' }, { id: 1, outputFile: '1.txt' }, { id: 2 }] };
-    const record = ResumeRecord.open(options);
-    expect(record.finished).toEqual([0, 2]);
-    record.begin();
-    record.add(1);
-    expect(ResumeRecord.open(options).finished).toEqual([0, 1, 2]);
-    expect(ResumeRecord.open({ ...options, fingerprint: 'g' })).toMatchObject({ found: 'other', finished: [] });
-    expect(ResumeRecord.open({ ...options, fresh: true })).toMatchObject({ found: 'same', finished: [] });
+  it('takes an output for unchanged only with its size and time', () => {
+    const file = join(dir, 'a.txt');
+    writeFileSync(file, 'abc');
+    const { size, mtimeMs } = statSync(file);
+    expect(isUnchanged(file, { bytes: size, modifiedAt: mtimeMs })).toBe(true);
+    expect(isUnchanged(file, { bytes: 4, modifiedAt: mtimeMs })).toBe(false);
+    expect(isUnchanged(file, { bytes: size, modifiedAt: mtimeMs + 1 })).toBe(false);
+    expect(isUnchanged(join(dir, 'b.txt'), { bytes: 0, modifiedAt: 0 })).toBe(false);
+    expect(isUnchanged(dir, { bytes: statSync(dir).size, modifiedAt: statSync(dir).mtimeMs })).toBe(false);
   });
 
   it('tells jobs apart by what is rendered and where, not by how it is merged', () => {

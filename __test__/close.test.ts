@@ -462,3 +462,18 @@ describe('the logger', () => {
     });
   });
 });
+
+for (const close of [{}, { abortMs: 0 }, { abortMs: 50 }]) {
+  it(`[F143] close(${JSON.stringify(close)}) resolves when no process is left, however long their grace is`, async () => {
+    const manager = open(new InMemoryJobRepository(), new JobExecutor(new LocalWorkerAdapter({ killGraceMs: 5000 })));
+    const pids: number[] = [];
+    const argv = ['sh', '-c', 'trap "" TERM; echo $$; while :; do sleep 0.05; done'];
+    await manager.submitJob({ chunks: [{ id: 0, argv }, { id: 1, argv }] }, { concurrency: 2, onChunkStdout: (_, data) => void pids.push(Number(data)) });
+    await until(() => pids.length === 2);
+    const begun = performance.now();
+    await manager.close(close);
+    expect(pids.filter(isAlive)).toEqual([]);
+    expect(performance.now() - begun).toBeLessThan((close.abortMs ?? 5000) + 2000);
+    expect((await manager.listJobs()).map(({ state }) => state)).toEqual(['pending']);
+  }, 15_000);
+}

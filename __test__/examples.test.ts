@@ -33,9 +33,9 @@ describe('the demo', () => {
     expect(existsSync(join(dir, 'out', 'demo.mp4'))).toBe(true);
   }, SLOW);
 
-  it('[F143] stops at Ctrl-C and renders only what is missing when it is started again', async () => {
+  it.each(['SIGINT', 'SIGKILL'] as const)('[F143] stops at %s and renders only what is missing when it is started again', async (signal) => {
     // One chunk at a time, many of them: after the third is done there is enough left to be stopped in.
-    const demo = spawn(process.execPath, [DEMO, '--out', 'out', '--width', '96', '--frames', '160', '--chunks', '40', '--concurrency', '1'], { cwd: dir, stdio: ['ignore', 'pipe', 'inherit'] });
+    const demo = spawn(process.execPath, [DEMO, '--out', 'out', '--width', '96', '--frames', '48', '--chunks', '24', '--concurrency', '1'], { cwd: dir, stdio: ['ignore', 'pipe', 'inherit'] });
     const done: string[] = [];
     const note = (line: string) => {
       const id = /^chunk (\d+) done/.exec(line)?.[1];
@@ -43,20 +43,23 @@ describe('the demo', () => {
     };
     createInterface({ input: demo.stdout }).on('line', (line) => {
       note(line);
-      if (done.length === 3) demo.kill('SIGINT');
+      if (done.length === 3) demo.kill(signal);
     });
     const code = await new Promise<number | null>((resolve) => demo.on('close', resolve));
-    expect(code).toBe(130);
-    expect(done.length).toBeLessThan(40);
+    expect(code).toBe(signal === 'SIGINT' ? 130 : null);
+    expect(done.length).toBeLessThan(24);
 
-    const before = [...done];
-    const { stdout } = await run(process.execPath, [DEMO, '--out', 'out', '--width', '96', '--frames', '160', '--chunks', '40', '--concurrency', '2'], { cwd: dir });
+    const before = done.length;
+    const { stdout } = await run(process.execPath, [DEMO, '--out', 'out', '--width', '96', '--frames', '48', '--chunks', '24', '--concurrency', '2'], { cwd: dir });
     stdout.split('\n').forEach(note);
-    expect(stdout).toMatch(new RegExp(`going on: ${before.length} chunks`));
-    expect(stdout).toMatch(/160 frames, as planned/);
+    const kept = Number(/^going on: (\d+) chunks/m.exec(stdout)?.[1]);
+    // A chunk may be in the store, and the process gone before it could say so.
+    if (signal === 'SIGINT') expect(kept).toBe(before);
+    else expect(kept).toBeGreaterThanOrEqual(before);
+    expect(stdout).toMatch(/48 frames, as planned/);
     expect(stdout).toMatch(/baseline: left out/);
-    expect(done.length).toBe(40);
-    expect(new Set(done).size).toBe(40);
+    expect(done.length).toBe(24 - (kept - before));
+    expect(new Set(done).size).toBe(done.length);
   }, SLOW);
 
   it('renders the same frame the same, whichever frames went before', async () => {

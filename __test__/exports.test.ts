@@ -18,7 +18,8 @@ const require = createRequire(import.meta.url);
 const declarations = readFileSync(join(repository, 'index.d.ts'), 'utf8');
 
 const NAMES = [
-  'ConcatStitcher', 'FfmpegStitcher', 'FramewrightError', 'InMemoryJobRepository', 'JobExecutor', 'JobManager', 'LocalWorkerAdapter', 'planChunks',
+  'ConcatStitcher', 'FfmpegStitcher', 'FileJobRepository', 'FramewrightError', 'InMemoryJobRepository', 'JobExecutor', 'JobManager', 'LocalWorkerAdapter',
+  'MysqlJobRepository', 'PostgresJobRepository', 'SqliteJobRepository', 'openRepository', 'planChunks',
 ];
 
 const TYPES = [

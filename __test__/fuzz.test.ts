@@ -134,6 +134,7 @@ const option = {
   failurePolicy: mostly(fc.constantFrom('fail-fast', 'continue'), fc.constantFrom<unknown>('odd', null, 5)),
   timeouts: mostly(fc.record({ chunkMs: fc.integer({ min: 60_000, max: 1e9 }), jobMs: fc.integer({ min: 60_000, max: 1e12 }) }, { requiredKeys: [] }), fc.constantFrom<unknown>(null, 5, { chunkMs: 0 }, { jobMs: NaN }, { startMs: '1' })),
   verifyOutput: mostly(fc.constantFrom('none', 'exists', 'nonempty'), fc.constantFrom<unknown>('odd', 'function', null, 5)),
+  hashOutputs: mostly(fc.boolean(), noFlag),
   allowOutsidePaths: mostly(fc.boolean(), noFlag),
   merge: mostly(fc.boolean(), noFlag),
   cleanupChunks: mostly(fc.boolean(), noFlag),

@@ -15,6 +15,7 @@ import { open } from './support/managers.js';
 import { MapRepository } from './support/map-repository.js';
 import { OwnExecutor, chunkResult, whenAborted } from './support/own-executor.js';
 import { rejection } from './support/rejection.js';
+import { QUIET, script } from './support/script.js';
 import { specOf } from './support/specs.js';
 import { nextEvent, traceOf, typesOf } from './support/trace.js';
 import { turn, turns, until } from './support/turns.js';
@@ -563,5 +564,172 @@ describe('InMemoryJobRepository, subclassed or spied on', () => {
     await manager.deleteJob('mine-1');
     expect(deleted).toEqual(['mine-1']);
     expect(await manager.getJob('mine-1')).toBeUndefined();
+  });
+});
+
+/** A repository whose saves, reads or deletes never settle once they are told not to. */
+class SilentRepository extends MapRepository {
+  readonly silent = new Set<'save' | 'get' | 'list' | 'delete'>();
+  readonly #never = new Promise<never>(() => undefined);
+
+  override async save(job: JobStatusInput): Promise<void> {
+    await (this.silent.has('save') ? this.#never : super.save(job));
+  }
+  override async get(id: string): Promise<JobStatus | undefined> {
+    return this.silent.has('get') ? this.#never : super.get(id);
+  }
+  override async list(): Promise<JobStatus[]> {
+    return this.silent.has('list') ? this.#never : super.list();
+  }
+  override async delete(id: string): Promise<void> {
+    await (this.silent.has('delete') ? this.#never : super.delete(id));
+  }
+}
+
+describe('a repository that never answers', () => {
+  const calls: Record<string, (manager: JobManager) => Promise<unknown>> = {
+    submitJob: (manager) => manager.submitJob(specOf(1)),
+    getJob: (manager) => manager.getJob('shot'),
+    listJobs: (manager) => manager.listJobs(),
+    chunks: (manager) => manager.chunks('other'),
+    waitForJob: (manager) => manager.waitForJob('shot'),
+    cancelJob: (manager) => manager.cancelJob('shot'),
+    pauseJob: (manager) => manager.pauseJob('shot'),
+    resumeJob: (manager) => manager.resumeJob('other'),
+    deleteJob: (manager) => manager.deleteJob('shot'),
+  };
+  for (const [name, call] of Object.entries(calls)) {
+    it(`[F149] ${name} rejects with STORE_UNAVAILABLE after storeTimeoutMs`, async () => {
+      const repository = new SilentRepository();
+      const executor = new OwnExecutor((_, signal) => whenAborted(signal));
+      const manager = open(repository, executor, { storeTimeoutMs: 40 });
+      await manager.submitJob(specOf(1), { id: 'shot' });
+      await until(() => executor.ran.length === 1);
+      for (const method of ['save', 'get', 'list', 'delete'] as const) repository.silent.add(method);
+      expect((await rejection(call(manager))).code).toBe('STORE_UNAVAILABLE');
+    });
+  }
+
+  it('[F149] can be left behind: the manager closes, what ran is stopped and the process ends', async () => {
+    const ended = await script(`
+      const never = new Promise(() => {});
+      let saves = 0;
+      const repository = { save: async () => { if ((saves += 1) > 2) await never; }, get: () => never, list: () => never, delete: () => never };
+      let stopped = 0;
+      const manager = new JobManager(repository, { execute: (_, { signal }) => new Promise((_, reject) => {
+        signal.addEventListener('abort', () => { stopped += 1; reject(signal.reason); });
+        begun();
+      }) });
+      let begun;
+      const running = new Promise((resolve) => (begun = resolve));
+      await manager.submitJob({ chunks: [{ id: 0, command: 'x' }] });
+      await running;
+      manager.getJob('other').catch(() => {});
+      manager.cancelJob('other').catch(() => {});
+      await manager.close({ abortMs: 200 });
+      console.log('closed', stopped);
+    `, { limitMs: 10_000 });
+    expect(ended).toMatchObject({ ...QUIET, stdout: 'closed 1\n' });
+  });
+
+  it('[F59] the time limit of a job counts from its start, though its start is not saved yet', async () => {
+    const repository = new SilentRepository();
+    const execute = vi.fn(async () => undefined);
+    const manager = open(repository, { execute }, { maxConcurrentJobs: 1 });
+    const save = repository.save.bind(repository);
+    vi.spyOn(repository, 'save').mockImplementation((job) => (job.id === 'shot' && job.state !== 'pending' ? new Promise(() => undefined) : save(job)));
+    await manager.submitJob(specOf(1), { id: 'shot', timeouts: { jobMs: 30 } });
+    // Its slot is free again.
+    const next = await manager.submitJob(specOf(1));
+    expect((await manager.waitForJob(next, { timeoutMs: 8000 })).state).toBe('completed');
+    expect(execute).toHaveBeenCalledTimes(1);
+  });
+
+  it('[F149] a save that is late is not overtaken by the next one of its job', async () => {
+    const repository = new MapRepository();
+    const [gate, begun] = [deferred(), deferred()];
+    const save = repository.save.bind(repository);
+    let [atOnce, most] = [0, 0];
+    vi.spyOn(repository, 'save').mockImplementation(async (job) => {
+      most = Math.max(most, (atOnce += 1));
+      if (job.state === 'running') {
+        begun.resolve();
+        await gate.promise;
+      }
+      await save(job);
+      atOnce -= 1;
+    });
+    const manager = open(repository, new OwnExecutor((_, signal) => whenAborted(signal)), { storeTimeoutMs: 40 });
+    await manager.submitJob(specOf(1), { id: 'shot' });
+    await begun.promise;
+    expect((await rejection(manager.cancelJob('shot'))).code).toBe('STORE_UNAVAILABLE');
+    // Cancelled it is: no other call brings back what the store still has.
+    await manager.cancelJob('shot', { strict: true });
+    expect((await rejection(manager.deleteJob('shot'))).code).toBe('STORE_UNAVAILABLE');
+    expect((await rejection(manager.deleteJob('shot'))).code).toBe('STORE_UNAVAILABLE');
+    gate.resolve();
+    await manager.deleteJob('shot');
+    await turns(20);
+    expect([await repository.get('shot'), most]).toEqual([undefined, 1]);
+  });
+});
+
+describe('an overridden save of the memory repository', () => {
+  const copies: Record<string, (job: JobStatusInput) => JobStatusInput> = {
+    'a spread': (job) => ({ ...job }),
+    'a clone': (job) => structuredClone(job),
+  };
+  for (const [name, copy] of Object.entries(copies)) {
+    it(`[F149] that hands on ${name} changes nothing of the job, nor of its versions`, async () => {
+      const versions = async (own: (job: JobStatusInput) => JobStatusInput): Promise<[number, string[], number]> => {
+        let saves = 0;
+        class Copying extends InMemoryJobRepository {
+          override async save(job: JobStatusInput): Promise<void> {
+            saves += 1;
+            await turn();
+            await super.save(own(job));
+          }
+        }
+        const repository = new Copying();
+        const executor = stopsOnce();
+        const manager = open(repository, executor);
+        const events = traceOf(manager);
+        const id = await wholeLife(manager, executor);
+        await until(() => typesOf(events, id).includes('job.completed'));
+        const told = typesOf(events, id).filter((type) => !type.endsWith('progress'));
+        return [(await repository.get(id))!.version, told, saves];
+      };
+      const [version, told] = await versions((job) => job);
+      const [copied, toldOfCopies, saves] = await versions(copy);
+      expect([copied, toldOfCopies]).toEqual([version, told]);
+      expect(saves).toBeLessThan(40);
+    });
+  }
+
+  it('[F30] is over before a delete of its job begins', async () => {
+    const repository = new InMemoryJobRepository();
+    const log: string[] = [];
+    const gate = deferred();
+    const begun = deferred();
+    vi.spyOn(repository, 'save').mockImplementation(async (job) => {
+      log.push(`save ${job.state}`);
+      if (job.state === 'running') {
+        begun.resolve();
+        await gate.promise;
+      }
+      log.push('saved');
+    });
+    vi.spyOn(repository, 'delete').mockImplementation(async () => void log.push('delete'));
+    const manager = open(repository, new OwnExecutor((_, signal) => whenAborted(signal)));
+    const id = await manager.submitJob(specOf(1));
+    await begun.promise;
+    const removal = manager.deleteJob(id);
+    await turns(10);
+    expect(log).not.toContain('delete');
+    gate.resolve();
+    await removal;
+    await turns(10);
+    expect(log.at(-1)).toBe('delete');
+    expect(log.filter((entry) => entry === 'saved')).toHaveLength(log.filter((entry) => entry.startsWith('save ')).length);
   });
 });

@@ -39,6 +39,22 @@ async function growth(work: () => Promise<unknown>): Promise<number> {
   return Math.max(most, process.memoryUsage.rss()) - before;
 }
 
+it('[F121] the status of a job of much output stays small: the latest chunks keep their tails, older ones shorter ends', async () => {
+  const noisy = { execute: async (job: WorkerJob) => ({ exitCode: 0, stdout: `${'o'.repeat(20_000)} out of ${String(job.meta?.['chunkId'])}`, stderr: `${'e'.repeat(20_000)} err`, durationMs: 1 }) };
+  const manager = manage(new JobExecutor(noisy));
+  const id = await manager.submitJob(shellJob(1000, 'true'));
+  const status = await manager.waitForJob(id);
+  expect(status.logs).toHaveLength(1000);
+  const sizes = status.logs!.map(({ stdout, stderr }) => stdout.length + stderr.length);
+  expect(sizes.reduce((sum, size) => sum + size)).toBeLessThanOrEqual(MB);
+  expect(sizes.at(-1)).toBe(16 * 1024);
+  expect(sizes[0]).toBeLessThan(sizes.at(-1)!);
+  for (const { chunkId, stdout, stderr } of status.logs!) {
+    expect(stdout.endsWith(`o out of ${chunkId}`)).toBe(true);
+    expect(stderr.endsWith('e err')).toBe(true);
+  }
+});
+
 describe.each(adapters)('chunks $kind', ({ native, adapter }) => {
   it.each([1, 3])('[F35] never more processes at once than the concurrency of %i, and as many', async (concurrency) => {
     const folder = new Folder();
@@ -738,5 +754,38 @@ describe('the merge adapter', () => {
     const mergeAdapter = { execute: () => new Promise<never>(() => undefined) };
     const id = await manager.submitJob(shellJob(1, 'true', [], { mergeCommand: 'join' }), { mergeAdapter, timeouts: { mergeMs: 50 } });
     expect(await manager.waitForJob(id, { timeoutMs: 5000 })).toMatchObject({ state: 'failed', failure: { code: 'TIMEOUT' } });
+  });
+});
+
+describe('output that nobody takes in', () => {
+  // The event loop stands still, so that no piece is heard.
+  const standStill = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+
+  it('[F59] stops no time limit: a program that writes too long is ended while the event loop is blocked', async () => {
+    const folder = new Folder();
+    const manager = manage(local());
+    const begun = deferred();
+    const id = await manager.submitJob(shellJob(1, 'echo $$ > pid; exec yes "all work and no play"'), {
+      jobDir: folder.path, timeouts: { chunkMs: 700 }, onChunkStdout: () => begun.resolve(),
+    });
+    await begun.promise;
+    const pid = pidIn(folder, 'pid');
+    standStill(2500);
+    expect(isAlive(pid)).toBe(false);
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'failed', failure: { code: 'TIMEOUT', message: 'Chunk 0 failed: it took longer than 700 ms' } });
+  });
+
+  it('[F61] is no silence: a program that is held up by it has not stopped to make progress', async () => {
+    const manager = manage(local());
+    let bytes = 0;
+    const id = await manager.submitJob(shellJob(1, 'yes "all work and no play" | head -c 16777216'), {
+      timeouts: { noProgressMs: 600 },
+      onChunkStdout: (_, data) => {
+        if (bytes === 0) standStill(2000);
+        bytes += data.length;
+      },
+    });
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed' });
+    expect(bytes).toBe(16_777_216);
   });
 });

@@ -3,7 +3,8 @@
  * says it prints. A block is named in its first line (```ts title="quickstart.mts"); the block titled
  * "quickstart.mts prints" is its output. In ```console blocks the lines after `$ ` are typed.
  */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, dirname, join } from 'node:path';
@@ -37,6 +38,12 @@ function typed(title: string): string[] {
   return [...block(title).matchAll(/^\$ ((?:.*\\\n)*.*)$/gm)].map(([, command]) => command ?? '');
 }
 
+/** The server that the programs of the README find in their environment, and a schema there of its own. */
+const POSTGRES = process.env['FRAMEWRIGHT_TEST_POSTGRES'] ?? 'postgres://postgres@127.0.0.1:5432/test';
+const schema = `readme_${randomBytes(8).toString('hex')}`;
+const database = new URL(POSTGRES);
+database.searchParams.set('schema', schema);
+
 let project: string;
 let modules: string;
 
@@ -55,6 +62,7 @@ beforeAll(() => {
 
 afterAll(() => {
   rmSync(project, { recursive: true, force: true });
+  execFileSync('psql', ['-X', '-q', POSTGRES, '-c', `DROP SCHEMA IF EXISTS ${schema} CASCADE`], { env: { ...process.env, PGOPTIONS: '-c client_min_messages=error' } });
 });
 
 interface Ended {
@@ -66,7 +74,7 @@ interface Ended {
 function run(program: string, args: string[], { path = '' } = {}): Promise<Ended> {
   return new Promise((resolve, reject) => {
     const own = Object.entries(process.env).filter(([name]) => !/^(NODE_|VITEST|FORCE_COLOR|npm_)/.test(name));
-    const env = { ...Object.fromEntries(own), PATH: [path, process.env['PATH']].filter(Boolean).join(delimiter) };
+    const env = { ...Object.fromEntries(own), DATABASE_URL: database.href, PATH: [path, process.env['PATH']].filter(Boolean).join(delimiter) };
     const child = spawn(program, args, { cwd: project, env, stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000, killSignal: 'SIGKILL' });
     let stdout = '';
     let stderr = '';
@@ -84,7 +92,7 @@ function shell(command: string, path = ''): Promise<Ended> {
 
 describe('the programs of the README', () => {
   it('have names, so that none is left out here, and say what they print', () => {
-    expect(programs.map(({ name }) => name)).toEqual(expect.arrayContaining(['quickstart.mts', 'executors.mts', 'control.mts', 'repository.mts', 'errors.mts']));
+    expect(programs.map(({ name }) => name)).toEqual(expect.arrayContaining(['quickstart.mts', 'executors.mts', 'control.mts', 'durable.mts', 'farm.mts', 'repository.mts', 'errors.mts']));
     for (const { name } of programs) expect(name).toMatch(/^\w+\.mts$/);
     for (const { name } of programs) expect(block(`${name} prints`)).not.toBe('');
   });

@@ -3,6 +3,7 @@ import {
   InMemoryJobRepository,
   JobExecutor,
   type JobEvent,
+  type JobExecutionOptions,
   type JobManager,
   type JobSpec,
   type JobStatus,
@@ -287,7 +288,7 @@ for (const { kind, adapter } of adapters) {
       });
     }
 
-    it('[F143] a close stops what a graceful pause still lets run: the job is paused and no process is left', async () => {
+    it('[F143] a close stops what a graceful pause still lets run: the job is paused and no process is left', { retry: 2 }, async () => {
       const manager = open(new InMemoryJobRepository(), new JobExecutor(adapter()));
       const { pids, onChunkStdout } = pidReader();
       const id = await manager.submitJob(endless, { concurrency: 2, onChunkStdout });
@@ -300,6 +301,47 @@ for (const { kind, adapter } of adapters) {
       expect(performance.now() - begun).toBeLessThan(4500);
       expect((await manager.getJob(id))?.state).toBe('paused');
       await pause;
+    });
+
+    it("[F26] an executor that wraps ours may stop it by a signal of its own: nothing runs any more and the job is cancelled", async () => {
+      const inner = new JobExecutor(adapter());
+      const controller = new AbortController();
+      const outcome = deferred<unknown>();
+      const execute: typeof inner.execute = (spec, options) => {
+        const run = inner.execute(spec, { ...options, signal: AbortSignal.any([options!.signal!, controller.signal]) });
+        outcome.resolve(run.then(() => 'resolved', (error: unknown) => error));
+        return run;
+      };
+      class Wrapper extends JobExecutor {
+        override execute = execute;
+      }
+      const manager = open(new InMemoryJobRepository(), new Wrapper(adapter()));
+      const { pids, onChunkStdout } = pidReader();
+      const id = await manager.submitJob(endless, { concurrency: 2, onChunkStdout });
+      await until(() => pids.length === 2, 'two processes');
+      controller.abort();
+      expect((await manager.waitForJob(id, { timeoutMs: 5000 })).state).toBe('cancelled');
+      expect(pids.filter(isAlive)).toEqual([]);
+      expect(await outcome.promise).toMatchObject({ name: 'AbortError' });
+      // One that is aborted already runs nothing.
+      const again = await manager.submitJob(endless, { onChunkStdout });
+      expect((await manager.waitForJob(again, { timeoutMs: 5000 })).state).toBe('cancelled');
+      expect(pids).toHaveLength(2);
+    });
+
+    it('[F64] a verifyOutput that a wrapper puts in place of the one given, or of none, is the one that is asked', async () => {
+      for (const given of [() => true, undefined]) {
+        const asked: number[] = [];
+        class Wrapper extends JobExecutor {
+          override execute(spec: JobSpec, options: JobExecutionOptions = {}): Promise<void> {
+            return super.execute(spec, { ...options, verifyOutput: (_, chunk) => asked.push(chunk.id) < 0 });
+          }
+        }
+        const manager = open(new InMemoryJobRepository(), new Wrapper(adapter()));
+        const id = await manager.submitJob(shellJob(1, 'true'), given ? { verifyOutput: given } : {});
+        expect(await manager.waitForJob(id)).toMatchObject({ state: 'failed', failure: { code: 'OUTPUT_MISSING' } });
+        expect(asked).toEqual([0]);
+      }
     });
 
     it('[F27] a graceful pause does not wait for the delay before another attempt, and the job goes on later', async () => {
@@ -511,7 +553,7 @@ for (const keepsRecord of [true, false]) {
   });
 }
 
-it('[F145] the cancel of a waiting job takes about as long among 20,000 of them as among 400', async () => {
+it('[F145] the cancel of a waiting job takes about as long among 20,000 of them as among 400', { retry: 2 }, async () => {
   const perCall = async (count: number): Promise<number> => {
     const manager = open(new InMemoryJobRepository(), { execute: (_, options) => whenAborted(options?.signal) }, { maxConcurrentJobs: 1 });
     const ids = await Promise.all(Array.from({ length: count }, () => manager.submitJob({ chunks: [] })));
@@ -634,3 +676,64 @@ for (const exitCode of [2 ** 32, 2 ** 32 + 256, 0xc0000005, -1, NaN, 0.5]) {
     if (exitCode > 1) expect(failure?.exitCode).toBeGreaterThan(0);
   });
 }
+
+it('[F85] a chunk that fails for good stops its siblings at once, though none of them ever waits for anything', async () => {
+  for (const fail of [() => Promise.reject(new Error('no')), async () => ({ exitCode: 3 })]) {
+    let turnsTaken = 0;
+    const executor = JobExecutor.fromFunction(async ({ id }, { signal }) => {
+      if (id === 0) return fail();
+      while (!signal.aborted && turnsTaken < 100_000) {
+        turnsTaken += 1;
+        await Promise.resolve();
+      }
+      return undefined;
+    });
+    const manager = open(new InMemoryJobRepository(), executor);
+    const id = await manager.submitJob(specOf(2), { concurrency: 2 });
+    expect((await manager.waitForJob(id)).state).toBe('failed');
+    expect(turnsTaken).toBeLessThan(100);
+  }
+});
+
+it('[F126] events from a number that is still to come begin with it, progress of before included', async () => {
+  const manager = open(new InMemoryJobRepository(), JobExecutor.fromFunction(async (_, { reportProgress }) => reportProgress(0.5)));
+  const all = traceOf(manager);
+  await manager.waitForJob(await manager.submitJob(specOf(1)));
+  await until(() => all.at(-1)?.type === 'job.completed');
+  const from = all.at(-1)!.sequence + 4;
+  const ahead = manager.events({ fromSequence: from });
+  const seen: number[] = [];
+  const read = (async () => {
+    for await (const event of ahead) {
+      seen.push(event.sequence);
+      if (event.type === 'job.completed') break;
+    }
+  })();
+  await manager.waitForJob(await manager.submitJob(specOf(3)));
+  await read;
+  expect(seen[0]).toBe(from);
+  expect(Math.min(...seen)).toBe(from);
+});
+
+it('[F121] looking at a job of many finished chunks costs the same however many there are', { retry: 2 }, async () => {
+  const cost = async (count: number): Promise<number> => {
+    const manager = open(new InMemoryJobRepository(), JobExecutor.fromFunction(async () => undefined));
+    const plan = { totalFrames: count, chunkSize: 1, outputFile: '{chunkId}', command: 'x' };
+    const completedChunkIds = Array.from({ length: count - 1100 }, (_, id) => id + 1100);
+    const id = await manager.submitJob({ plan }, { completedChunkIds });
+    await manager.waitForJob(id);
+    const look = async (): Promise<number> => {
+      const begun = performance.now();
+      for (let n = 0; n < 200; n += 1) expect((await manager.getJob(id))?.totalChunks).toBe(count);
+      return performance.now() - begun;
+    };
+    await look();
+    const costs = [await look(), await look(), await look()];
+    const status = await manager.getJob(id);
+    await manager.deleteJob(id);
+    expect(status!.logs).toHaveLength(1100);
+    return Math.min(...costs);
+  };
+  // A copy of the rows would be 6.4 MB each time.
+  expect(await cost(400_000)).toBeLessThan((await cost(6000)) * 4 + 20);
+});

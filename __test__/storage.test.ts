@@ -167,6 +167,18 @@ describe.each(repositories)('an artifact storage, jobs kept $kind', ({ create })
     expect(executor.calls).toEqual([]);
   });
 
+  it('[F1] a folder whose spec could not be uploaded is removed again', async () => {
+    const storage = new RecordingStorage();
+    storage.broken.set('uploadJobSpec', new Error('quota'));
+    const manager = open(create(), new OwnExecutor(), storage);
+    const id = await manager.submitJob(specOf(1), { id: 'job', jobDir });
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'failed', failure: { code: 'STORAGE_FAILED', message: 'Asset/Spec upload failed: quota' } });
+    expect(deletions(storage)).toEqual(['deleteAssetBundle job store://assets/job']);
+    await manager.deleteJob(id);
+    expect(deletions(storage)).toHaveLength(1);
+    storage.broken.delete('uploadJobSpec');
+  });
+
   it('[F1] a job whose upload failed goes on by resumeJob, with an upload', async () => {
     const storage = new RecordingStorage();
     storage.broken.set('uploadJobSpec', new Error('later'));

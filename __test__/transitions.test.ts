@@ -4,6 +4,7 @@ import { deferred, type Deferred } from './support/deferred.js';
 import { open, repositories } from './support/managers.js';
 import { whenAborted } from './support/own-executor.js';
 import { rejection } from './support/rejection.js';
+import { durables } from './support/repositories.js';
 import { specOf } from './support/specs.js';
 import { traceOf } from './support/trace.js';
 import { turns, until } from './support/turns.js';
@@ -82,7 +83,12 @@ function lasting(status: JobStatus | undefined): Partial<JobStatus> {
   return rest;
 }
 
-for (const { kind, create } of repositories) {
+const kinds: { kind: string; create: () => JobRepository | Promise<JobRepository> }[] = [
+  ...repositories,
+  ...durables.map(({ kind, create }) => ({ kind: `in ${kind}`, create: () => create().open() })),
+];
+
+for (const { kind, create } of kinds) {
   describe(`jobs kept ${kind}`, () => {
     for (const call of CALLS) {
       for (const state of STATES) {
@@ -91,7 +97,7 @@ for (const { kind, create } of repositories) {
           const refused = strict && cell === '-';
           const sentence = refused ? 'is refused with INVALID_TRANSITION and changes nothing' : SENTENCES[cell];
           it(`[F23] ${strict ? 'strict ' : ''}${call} of a ${state} job ${sentence}`, async () => {
-            const { manager, stage, id } = await jobIn(state, create());
+            const { manager, stage, id } = await jobIn(state, await create());
             const before = await manager.getJob(id);
             const begun = stage.begun.length;
             const events = traceOf(manager);
@@ -143,7 +149,7 @@ for (const { kind, create } of repositories) {
       }
 
       it(`[F23] ${call} of an unknown id resolves and changes nothing; strict, it rejects with NOT_FOUND`, async () => {
-        const manager = open(create(), new Stage());
+        const manager = open(await create(), new Stage());
         const events = traceOf(manager);
         await expect(manager[call]('nobody')).resolves.toBeUndefined();
         await expect(manager[call]('nobody', {})).resolves.toBeUndefined();
@@ -156,7 +162,7 @@ for (const { kind, create } of repositories) {
       });
 
       it(`[F23] ${call} of a job that was deleted is a call of an unknown id`, async () => {
-        const { manager, id } = await jobIn('completed', create());
+        const { manager, id } = await jobIn('completed', await create());
         await manager.deleteJob(id);
         await expect(manager[call](id)).resolves.toBeUndefined();
         expect((await rejection(manager[call](id, { strict: true }))).code).toBe('NOT_FOUND');
@@ -164,7 +170,7 @@ for (const { kind, create } of repositories) {
       });
 
       it(`[F23] ${call} rejects what is not an id with VALIDATION`, async () => {
-        const manager = open(create(), new Stage());
+        const manager = open(await create(), new Stage());
         for (const wrong of [undefined, null, 7, {}, ['a']]) {
           const error = await rejection(manager[call](wrong as string));
           expect(error.code).toBe('VALIDATION');
@@ -173,7 +179,7 @@ for (const { kind, create } of repositories) {
     }
 
     it('[F23] the six states are the only ones that listJobs knows, and each filter finds its own', async () => {
-      const repository = create();
+      const repository = await create();
       for (const state of ['paused', 'completed', 'failed', 'cancelled'] as const) await jobIn(state, repository);
       const { manager } = await jobIn('pending', repository);
       const found = await Promise.all(STATES.map(async (state) => (await manager.listJobs({ state })).map((job) => job.state)));

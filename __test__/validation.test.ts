@@ -135,7 +135,7 @@ describe('calls of a manager', () => {
     ...[-1, NaN, '1'].map((value): [string, Wrong, string] => [`crashRetries: ${String(value)}`, { crashRetries: value }, 'crashRetries']),
     ...['', 'a\0b', 5, null, {}, () => '/'].map((value): [string, Wrong, string] => [`jobDir: ${JSON.stringify(value)}`, { jobDir: value }, 'jobDir']),
     ...['', 'a\0b', 5, null].map((value): [string, Wrong, string] => [`outputFile: ${JSON.stringify(value)}`, { outputFile: value }, 'outputFile']),
-    ...(['merge', 'skipMerge', 'cleanupChunks', 'allowOutsidePaths'] as const).flatMap((name) => ['yes', 1, null, () => true].map((value): [string, Wrong, string] => [`${name}: ${String(value)}`, { [name]: value }, name])),
+    ...(['merge', 'skipMerge', 'cleanupChunks', 'hashOutputs', 'allowOutsidePaths'] as const).flatMap((name) => ['yes', 1, null, () => true].map((value): [string, Wrong, string] => [`${name}: ${String(value)}`, { [name]: value }, name])),
     ...[null, 'x', { type: 'odd' }, { type: 'fixed_delay' }, { type: 'fixed_delay', delayMs: -1 }, { type: 'fixed_delay', delayMs: NaN }, { type: 'exponential_backoff', initialMs: 1 }, { type: 'fixed_delay', delayMs: 1, jitter: 2 }].map((value): [string, Wrong, string | undefined] => [`retryPolicy: ${JSON.stringify(value)}`, { retryPolicy: value }, undefined]),
     ...['odd', null, true].map((value): [string, Wrong, string] => [`failurePolicy: ${value}`, { failurePolicy: value }, 'failurePolicy']),
     ...(['chunkMs', 'mergeMs', 'jobMs', 'noProgressMs', 'startMs'] as const).flatMap((name) => [0, -1, NaN, Infinity, '5', null].map((value): [string, Wrong, string] => [`timeouts.${name}: ${value}`, { timeouts: { [name]: value } }, `timeouts.${name}`])),

@@ -21,11 +21,14 @@ type Log = (message: string) => void;
  * stopped meanwhile, and what was brought there is removed.
  */
 export async function upload(storage: ArtifactStorage, run: JobRun, jobDir: string, spec: JobSpec, log: Log): Promise<string | undefined> {
-  const unwanted = async (): Promise<boolean> => {
-    if (!run.isOver() && !run.aborted) return false;
+  const takeBack = async (): Promise<void> => {
     const { stored } = run;
     run.stored = {};
     await cleanUp(storage, run.id, stored, log);
+  };
+  const unwanted = async (): Promise<boolean> => {
+    if (!run.isOver() && !run.aborted) return false;
+    await takeBack();
     return true;
   };
   try {
@@ -39,6 +42,7 @@ export async function upload(storage: ArtifactStorage, run: JobRun, jobDir: stri
     spec.assetsUrl = assetsUrl;
     return jobDefUrl;
   } catch (error) {
+    await takeBack();
     throw new FramewrightError('STORAGE_FAILED', `Asset/Spec upload failed: ${messageOf(error)}`, { cause: error });
   }
 }

@@ -20,15 +20,81 @@ export declare class Concatenation {
   stop(): void
 }
 
+/** A durable repository. */
+export declare class DurableStore {
+  /** Keeps a status given as JSON; gives its version. */
+  save(status: string): Promise<number>
+  /** The status, or null. */
+  get(id: string): Promise<StoredStatus | undefined | null>
+  /** Jobs in order of arrival, those in `states` (all, when empty), after a place. */
+  list(states: Array<string>, after: number, most: number): Promise<StoredPage>
+  /** The place of a job in the order of arrival; -1: there is no such job. */
+  placeOf(id: string): Promise<number>
+  /** Removes a job. */
+  delete(id: string): Promise<undefined>
+  /** Kept events from a number on. */
+  events(from: number, most: number): Promise<StoredEvents>
+  /** Who works on a job; null: nobody, or somebody who is gone. */
+  working(id: string): Promise<StoredOwner | undefined | null>
+  /** Ends all connections. */
+  close(): Promise<undefined>
+}
+
 /** The manager's native half. */
 export declare class Engine {
   /**
    * `store`: the jobs' home; without one, the engine has a cache of its own for a store behind JavaScript. `wake` is
    * called when there are notices or events and nobody is asking.
    */
-  constructor(store: MemoryStore | undefined | null, mostRunning: number, wake: () => void)
-  /** Takes a job given as JSON; gives its ticket. With `hold` it waits for `admit`. */
-  submit(id: string, spec: string, options: string, public: string, needsCommand: boolean, hold: boolean): number
+  constructor(store: MemoryStore | undefined | null, mostRunning: number, kinds: Array<string>, runs: boolean, wake: () => void)
+  /** The manager's native half over a durable store. */
+  static over(store: DurableStore, mostRunning: number, leaseMs: number, recover: boolean, kinds: Array<string>, runs: boolean, wake: () => void): Engine
+  /** Resolves once the durable store has what is true of a job that is owned here. */
+  committed(id: string): Promise<undefined>
+  /** The status of a job on the durable store, or null. */
+  fetch(id: string): Promise<StoredStatus | undefined | null>
+  /** A job of the durable store, for its chunks. */
+  fetchJob(id: string): Promise<StoredJob>
+  /** What a stream of an attempt said; attempt 0: the latest. */
+  readLog(id: string, chunkId: number, attempt: number, stream: string): Promise<string>
+  /** Pauses a job on the durable store. 0: paused; 1: being stopped here; 2: did not apply; 3: it was so already. */
+  pauseStored(id: string, graceful: boolean, strict: boolean): Promise<number>
+  cancelStored(id: string, reason: string | undefined | null, strict: boolean): Promise<number>
+  removeStored(id: string, strict: boolean): Promise<number>
+  /** The ticket of a job that goes on here once `queueUp` was called; -1: it did not apply, or another runs it. */
+  resumeStored(id: string, changes: string, strict: boolean): Promise<number>
+  /** The driver is ready for a job that was taken over or resumed. */
+  queueUp(ticket: number): void
+  /** A job that was taken over can't go on without an option that is missing. */
+  lack(ticket: number, what: string): void
+  /** Takes over interrupted jobs now; gives their ids. */
+  recover(): Promise<Array<string>>
+  /** Also takes jobs that nobody has had yet. */
+  work(on: boolean): void
+  /** Jobs in memory that nobody works on. */
+  interrupted(): Array<string>
+  /** Takes over a job that nobody in this process works on; gives its ticket for `queueUp`; -1: somebody does. */
+  takeHere(id: string): number
+  /** The option without which the job can't go on and which is not written down. */
+  needs(ticket: number): string | null
+  /** Has `Changed` notices pushed for a job of another owner. */
+  awaitStored(id: string, on: boolean): void
+  /** Writes what is left, within so many milliseconds, and gives the name back. */
+  retire(limit: number): Promise<undefined>
+  /** Keeps the whole outputs of an attempt; called before its end is told. */
+  keepLog(ticket: number, index: number, attempt: number, stdout: string, stderr: string): void
+  /** Resolves once the events of the durable store are followed. */
+  begun(): Promise<undefined>
+  /** Whether the job of a run has finished chunks with known outputs. */
+  hasOutputs(ticket: number): boolean
+  /** Has chunks done again whose outputs are gone or changed; gives how many. */
+  checkOutputs(ticket: number, run: number): Promise<number>
+  /** Number of the latest event that was seen here. */
+  latestEvent(): number
+  /** Names this engine in the calls that are functions of their own, as long as it lives. */
+  get number(): number
+  /** The identity of this manager. */
+  get owner(): string
   /** Takes a job whose spec came in slices. */
   submitBuilt(id: string, builder: SpecBuilder, public: string, hold: boolean): number
   admit(ticket: number): void
@@ -37,12 +103,8 @@ export declare class Engine {
   adopt(status: string): void
   /** Drops a job that is not worked on from the cache. */
   release(id: string): void
-  /** Starts jobs; gives ticket and run of each, one after the other. */
-  ready(most: number): Array<number>
-  hasReady(): boolean
-  next(ticket: number): number
+  isBehind(): boolean
   waitMs(ticket: number): number
-  complete(ticket: number, index: number, attempt: number, durationMs: number): number
   completeWith(ticket: number, index: number, attempt: number, durationMs: number, stdout: string, stderr: string): number
   /** An attempt failed; `error` is JSON of a `JobErrorInfo`. */
   fail(ticket: number, index: number, attempt: number, error: string, fatal: boolean): number
@@ -72,11 +134,15 @@ export declare class Engine {
   resume(id: string, changes: string, strict: boolean): number
   close(): void
   shutDown(): void
+  /** What is being stopped is killed at once. */
+  kill(): void
   timeOut(ticket: number, error: string): void
   warn(id: string, message: string, error?: string | undefined | null): void
   setStored(id: string, assetsUrl: string | undefined | null, meta: string): void
   /** The status as JSON. */
   status(id: string): string | null
+  /** Whether the job is owned here on a durable store, which has no end of it yet. */
+  isAtWork(id: string): boolean
   /** The job's state; null: it is gone. */
   state(id: string): string | null
   /** Status with record, whole, of a job that another store has to keep. */
@@ -97,14 +163,15 @@ export declare class Engine {
   /** The place of an event by its number. */
   placeOf(sequence: number): number
   readEvents(from: number, most: number): EventPage
-  /** JSON array of notices; null: none. */
-  takeNotices(): string | null
   /** Runs the chunks of a started job as processes; `Ran` tells when none is left. */
   drive(ticket: number, inherit: Array<string> | undefined | null, killGraceMs: number, keepOutputBytes: number, tellOutput: boolean, tellChunks: boolean): void
   /** Answers a `Verify` notice; `error`: what the user's function threw. */
   answer(question: number, ok: boolean, error?: string | undefined | null): void
-  /** JSON array of `ChunkStatus`. */
-  chunks(id: string, state: string | undefined | null, offset: number, limit: number): string
+  /**
+   * Chunks from a position on, those in `state` if it is given, without the first `skip` of them, at most `most`. Looks at
+   * no more of a job than can be done in passing: where a page ends, the next one begins.
+   */
+  chunks(id: string, state: string | undefined | null, from: number, skip: number, most: number): ChunkPage
   /** JSON of the spec's head (everything but `chunks`) of a job. */
   specHead(id: string): string
   /** How many chunks a job has. */
@@ -125,7 +192,7 @@ export declare class Engine {
   mergeCommand(id: string): Array<string> | null
 }
 
-/** The long lists of a status as it was when it was asked for. */
+/** The long lists of a status. Nothing is copied: a spec is never changed in place, and logs are only added at the end. */
 export declare class LongLists {
   /** JSON of the chunks `from..from + count`. */
   chunks(from: number, count: number): string
@@ -165,16 +232,48 @@ export declare class ProcessRun {
   stop(): void
 }
 
-/** Takes in a spec whose chunks come in slices. */
+/** Takes in a spec whose chunks come in slices. A thread of its own reads them while JavaScript writes the next ones. */
 export declare class SpecBuilder {
   /** `head`: JSON of the spec without `chunks`; `options`: JSON of the options, or empty. */
   constructor(head: string, options: string, needsCommand: boolean)
   /** Takes the next chunks: JSON of an array. */
   push(chunks: string): void
+  /** Resolves when all is read; rejects with every problem. */
+  finish(): Promise<undefined>
+}
+
+/** A job that was read from a store, for its chunks. */
+export declare class StoredJob {
+  /** See `Engine.chunks`. */
+  chunks(state: string | undefined | null, from: number, skip: number, most: number): ChunkPage
+}
+
+/** A status that was read from a store. */
+export declare class StoredStatus {
+  /** JSON of the status. */
+  get status(): string
+  /** The lists that the status leaves out; only once. */
+  long(): LongLists | null
 }
 
 /** Rejects when a file would leave the job's folder, links followed. */
 export declare function checkInside(file: string, folder: string): Promise<void>
+
+/** A page of chunks. */
+export interface ChunkPage {
+  /** JSON array of `ChunkStatus`. */
+  chunks: string
+  /** How many were passed over by `skip`. */
+  skipped: number
+  /** Position where the next page begins; -1: there is none. */
+  next: number
+}
+
+/**
+ * A chunk is done; gives the next one. With `run` above 0 the run of that number ends with its last chunk, if nothing is
+ * to be done after it, which is told as -10 plus what `advance` gives.
+ */
+export declare function complete(engine: number, ticket: number, run: number, index: number, attempt: number, durationMs: number): number
 
 /** The text of a list for ffmpeg's concat demuxer. */
 export declare function concatList(inputs: Array<string>): string
@@ -190,6 +289,9 @@ export interface EventPage {
   place: number
 }
 
+/** Whether jobs wait that could be started now. */
+export declare function hasReady(engine: number): boolean
+
 /** A page of a listing. */
 export interface JobPage {
   /** JSON array of statuses. */
@@ -198,8 +300,29 @@ export interface JobPage {
   next: number
 }
 
+/** The next chunk for a free slot: its position plus 2^32 times its attempt; below 0: there is none. */
+export declare function next(engine: number, ticket: number): number
+
+/** A store in a directory; it is opened by the first call that needs it. */
+export declare function openFile(directory: string): DurableStore
+
+/** Connects to MySQL or MariaDB; `most` 0: the default. */
+export declare function openMysql(url: string, most: number): Promise<DurableStore>
+
+/** Connects to PostgreSQL; `most` 0: the default. */
+export declare function openPostgres(url: string, most: number, schema?: string | undefined | null): Promise<DurableStore>
+
+/** Opens a SQLite database, made when it is missing. */
+export declare function openSqlite(path: string, full: boolean): Promise<DurableStore>
+
 /** Brings a finished temporary file to disk and gives it its name; gives its size in bytes. */
 export declare function publishFile(temporary: string, output: string): Promise<number>
+
+/**
+ * Starts jobs; gives four numbers of each: ticket, run, its `extent` (-1: to be asked for, the job is not just as it was
+ * submitted), and its first chunk as `next` gives it (-4: to be asked for). Chunks are taken where `take` says so.
+ */
+export declare function ready(engine: number, most: number, take: boolean): Array<number>
 
 /** Status and record of a job with the version that they hold. */
 export interface Snapshot {
@@ -211,6 +334,40 @@ export interface Snapshot {
 
 /** Splits a POSIX-quoted command line. */
 export declare function splitCommand(text: string): Array<string>
+
+/** Events of a durable store. */
+export interface StoredEvents {
+  /** JSON array of events. */
+  events: string
+  /** Number after the last of them. */
+  next: number
+}
+
+/** A manager that works on a job. */
+export interface StoredOwner {
+  /** Its identity. */
+  owner: string
+  /** Name of its host; empty: not known. */
+  host: string
+  /** Its process; 0: not known. */
+  pid: number
+}
+
+/** A page of a listing of a durable store. */
+export interface StoredPage {
+  /** JSON array of statuses. */
+  jobs: string
+  /** Where the next page begins; -1: there is none. */
+  next: number
+  /** What could not be read, for people. */
+  damaged: Array<string>
+}
+
+/** Takes a job given as JSON; gives its ticket. With `hold` it waits for `admit`. */
+export declare function submit(engine: number, id: string, spec: string, options: string, public: string, needsCommand: boolean, hold: boolean): number
+
+/** JSON array of notices; null: none. */
+export declare function takeNotices(engine: number): string | null
 
 /** A name beside `output` with the same extension. */
 export declare function temporaryBeside(output: string, tag: string): string

@@ -59,41 +59,62 @@ function compile(word: string): (string | Place)[] {
   return parts;
 }
 
-/** Words with placeholders, compiled once: those of a job's chunks are mostly the same. */
+/** Words with placeholders, compiled once: those of a job's chunks are mostly the same, and those of many jobs. */
+const compiled = new Map<string, (string | Place)[]>();
+
+/** The parts of a word. */
+function partsOf(word: string): (string | Place)[] {
+  let parts = compiled.get(word);
+  if (!parts) {
+    if (compiled.size >= KEPT) compiled.clear();
+    parts = compile(word);
+    compiled.set(word, parts);
+  }
+  return parts;
+}
+
+/** Puts values in; what has no value stays as it is. */
+function put(parts: (string | Place)[], values: Values): string {
+  let text = '';
+  for (let n = 0; n < parts.length; n += 1) {
+    const part = parts[n] as string | Place;
+    if (typeof part === 'string') text += part;
+    else {
+      const value = values[part.value];
+      if (value === undefined) text += part.whole;
+      else text += part.width > 0 ? value.padStart(part.width, '0') : value;
+    }
+  }
+  return text;
+}
+
+/** The commands of a run's chunks. */
 export class Templates {
-  readonly #compiled = new Map<string, (string | Place)[]>();
+  /** The latest words with placeholders, by their places: mostly the next chunk has the same there. */
+  readonly #known: ({ word: string; parts: (string | Place)[] } | undefined)[] = [];
   #command: string | undefined;
   #words: string[] = [];
 
-  /** Puts values in; what has no value stays as it is. */
-  render(word: string, values: Values): string {
-    if (!word.includes('{')) return word;
-    let parts = this.#compiled.get(word);
-    if (!parts) {
-      if (this.#compiled.size >= KEPT) this.#compiled.clear();
-      parts = compile(word);
-      this.#compiled.set(word, parts);
-    }
-    let text = '';
-    for (const part of parts) {
-      if (typeof part === 'string') text += part;
-      else {
-        const value = values[part.value];
-        if (value === undefined) text += part.whole;
-        else text += part.width > 0 ? value.padStart(part.width, '0') : value;
-      }
-    }
-    return text;
-  }
-
-  renderAll(words: string[], from: number, values: Values): string[] {
+  /** Program and arguments of a chunk, with values put in. */
+  render(chunk: RenderJobChunk, values: Values): string[] {
+    const { argv } = chunk;
+    const words = argv ?? this.#split(chunk.command);
     const rendered: string[] = [];
-    for (let n = from; n < words.length; n += 1) rendered.push(this.render(words[n] as string, values));
+    for (let n = 0; n < words.length; n += 1) {
+      const word = words[n] as string;
+      rendered.push(word.includes('{') ? put(this.#parts(word, n), values) : word);
+    }
     return rendered;
   }
 
+  #parts(word: string, place: number): (string | Place)[] {
+    let known = this.#known[place];
+    if (known?.word !== word) this.#known[place] = known = { word, parts: partsOf(word) };
+    return known.parts;
+  }
+
   /** The words of a command line; that of a planned job is split once. */
-  words(command: string): string[] {
+  #split(command: string): string[] {
     if (command !== this.#command) {
       this.#words = splitCommand(command);
       this.#command = command;
@@ -114,12 +135,12 @@ function text(number: number | undefined): string | undefined {
 }
 
 /** The values as environment variables, on top of the job's own. */
-export function environmentOf(values: Values, own: Record<string, string> | undefined): Record<string, string> {
+export function environmentOf(values: Values, own: Record<string, string> | undefined, owner?: string): Record<string, string> {
   // By position: taking an array apart would go through its iterator, for every chunk.
   const start = values[1];
   const end = values[2];
   const output = values[5];
-  if (start !== undefined && end !== undefined && output !== undefined && !own) {
+  if (start !== undefined && end !== undefined && output !== undefined && !own && owner === undefined) {
     // One literal, one shape: what nearly every chunk is.
     return {
       FRAMEWRIGHT_CHUNK_ID: values[0] as string,
@@ -134,6 +155,7 @@ export function environmentOf(values: Values, own: Record<string, string> | unde
   }
   const env: Record<string, string> = { ...own };
   for (const [n, value] of values.entries()) if (value !== undefined) env[VARIABLES[n] as string] = value;
+  if (owner !== undefined) env['FRAMEWRIGHT_OWNER'] = owner;
   return env;
 }
 

@@ -17,7 +17,7 @@ function byFunction(render: RenderFunction): ChunkFunction {
   return async (chunk, run, attempt, signal, index) => {
     const begun = clock();
     const given = await render(structuredClone(chunk), {
-      signal,
+      signal: signal ?? run.signal,
       jobId: run.id,
       attempt,
       reportProgress: (fraction) => {
@@ -29,9 +29,9 @@ function byFunction(render: RenderFunction): ChunkFunction {
   };
 }
 
-/** What an adapter tells of one chunk while it runs: signs of life, progress, pieces for the user. */
+/** What an adapter's output of one chunk tells: signs of life, and how far it is. */
 class Listener {
-  private progress: InstanceType<typeof binding.OutputProgress> | undefined = undefined;
+  #progress: InstanceType<typeof binding.OutputProgress> | undefined;
 
   constructor(
     readonly run: JobRun,
@@ -40,24 +40,12 @@ class Listener {
     readonly options: JobExecutionOptions,
   ) {}
 
-  readonly onStdout = (data: string): void => {
-    this.heard(data);
-    const { onChunkStdout } = this.options;
-    if (onChunkStdout) this.run.call('onChunkStdout', onChunkStdout, this.chunk.id, data);
-  };
-
-  readonly onStderr = (data: string): void => {
-    this.heard(data);
-    const { onChunkStderr } = this.options;
-    if (onChunkStderr) this.run.call('onChunkStderr', onChunkStderr, this.chunk.id, data);
-  };
-
-  private heard(data: string): void {
+  heard(data: string): void {
     const { run, chunk } = this;
     run.sign(chunk);
     if (run.over) return;
-    this.progress ??= new binding.OutputProgress(this.options.progressPattern, chunk.startFrame, chunk.frameCount, chunk.frameStep);
-    const fraction = this.progress.feed(data);
+    this.#progress ??= new binding.OutputProgress(this.options.progressPattern, chunk.startFrame, chunk.frameCount, chunk.frameStep);
+    const fraction = this.#progress.feed(data);
     if (fraction >= 0) run.host.engine.chunkProgress(run.ticket, this.index, fraction);
     else run.host.engine.alive(run.ticket);
   }
@@ -74,6 +62,35 @@ function aboutOf(chunk: RenderJobChunk, run: JobRun, attempt: number, meta: Reco
   return { ...meta, chunkId: id, ...chunk, jobId: run.id, attempt };
 }
 
+/**
+ * A job whose signal is made when somebody looks at it: where there may be many small jobs, making it is dearer than all the
+ * rest. It can be read, spread and replaced like any other field.
+ */
+function withSignalOf(
+  run: JobRun,
+  command: string,
+  args: string[],
+  env: Record<string, string>,
+  meta: Record<string, unknown>,
+  onStdout: (data: string) => void,
+  onStderr: (data: string) => void,
+): WorkerJob {
+  return {
+    command,
+    args,
+    env,
+    meta,
+    get signal(): AbortSignal {
+      return run.signal;
+    },
+    set signal(value: AbortSignal) {
+      Object.defineProperty(this, 'signal', { value, writable: true, enumerable: true, configurable: true });
+    },
+    onStdout,
+    onStderr,
+  };
+}
+
 /** A chunk by an adapter: the whole `WorkerJob`, and its output read for signs of life and progress. */
 function byAdapter(adapter: WorkerAdapter, options: JobExecutionOptions): ChunkFunction {
   const { jobDir, env, meta, timeouts } = options;
@@ -81,17 +98,26 @@ function byAdapter(adapter: WorkerAdapter, options: JobExecutionOptions): ChunkF
   const templates = new Templates();
   return (chunk, run, attempt, signal, index) => {
     const values = valuesOf(chunk, run.id, attempt);
-    const words = chunk.argv ?? templates.words(chunk.command);
-    const listener = new Listener(run, index, chunk, options);
-    const job: WorkerJob = {
-      command: templates.render(words[0] as string, values),
-      args: templates.renderAll(words, 1, values),
-      env: environmentOf(values, env),
-      meta: aboutOf(chunk, run, attempt, meta),
-      signal,
-      onStdout: listener.onStdout,
-      onStderr: listener.onStderr,
+    const words = templates.render(chunk, values);
+    const command = words[0];
+    if (command === undefined) throw new TypeError('the chunk has no command');
+    const args = words.slice(1);
+    const environment = environmentOf(values, env, run.host.owner?.());
+    const about = aboutOf(chunk, run, attempt, meta);
+    // Made when there is something to hear.
+    let listener: Listener | undefined;
+    const onStdout = (data: string): void => {
+      (listener ??= new Listener(run, index, chunk, options)).heard(data);
+      if (options.onChunkStdout) run.call('onChunkStdout', options.onChunkStdout, chunk.id, data);
     };
+    const onStderr = (data: string): void => {
+      (listener ??= new Listener(run, index, chunk, options)).heard(data);
+      if (options.onChunkStderr) run.call('onChunkStderr', options.onChunkStderr, chunk.id, data);
+    };
+    const job: WorkerJob =
+      run.lone && !signal
+        ? withSignalOf(run, command, args, environment, about, onStdout, onStderr)
+        : { command, args, env: environment, meta: about, signal: signal ?? run.signal, onStdout, onStderr };
     if (jobDir !== undefined) job.cwd = jobDir;
     if (timeout !== undefined) job.timeout = timeout;
     return adapter.execute(job);

@@ -57,6 +57,15 @@ export function native<T>(call: () => T): T {
   }
 }
 
+/** Waits for the engine; its errors become ours. */
+export async function settled<T>(promise: Promise<T>): Promise<T> {
+  try {
+    return await promise;
+  } catch (error) {
+    throw typed(error);
+  }
+}
+
 /** A property of anything that can be thrown; its getter may throw, too. */
 function property(thrown: unknown, name: string): unknown {
   if ((typeof thrown !== 'object' || thrown === null) && typeof thrown !== 'function') return undefined;
@@ -91,10 +100,9 @@ export function isFatal(thrown: unknown): boolean {
 }
 
 /** The failure that a job or chunk keeps of an error. */
-export function infoOf(thrown: unknown, fallback: ErrorCode, what?: string): JobErrorInfo {
+export function infoOf(thrown: unknown, fallback: ErrorCode): JobErrorInfo {
   const code = thrown instanceof FramewrightError && thrown.code !== 'ABORTED' ? thrown.code : fallback;
-  const message = messageOf(thrown);
-  return { code, message: what === undefined ? message : `${what}: ${message}` };
+  return { code, message: messageOf(thrown) };
 }
 
 /** The rejection for a kept failure. */

@@ -1,12 +1,15 @@
 /** Events on their way from the engine's log to listeners and iterators: in order, none twice, none lost. */
-import type { Engine, EventPage } from './binding.js';
+import type { DurableStore, Engine, EventPage } from './binding.js';
 import { checkSignal, isTexts } from './arguments.js';
-import { invalid, native } from './errors.js';
+import { invalid, native, settled } from './errors.js';
 import type { KeepAlive } from './timers.js';
 import type { EventFilter, JobEvent, JobEventType } from './types.js';
 
 /** Events taken from the log at once. */
 const BATCH = 512;
+
+/** Whether events of a type are numbered and kept. */
+const KEPT = (type: JobEventType): boolean => type !== 'job.progress' && type !== 'chunk.progress' && type !== 'job.lease_lost';
 
 type Listener = (event: JobEvent) => unknown;
 interface Registered {
@@ -124,7 +127,7 @@ export class EventPump {
   #closed = false;
 
   /** Reads the log from a number on, or from now. */
-  iterate(filter: EventFilter): AsyncIterableIterator<JobEvent> {
+  iterate(filter: EventFilter, durable?: DurableStore): AsyncIterableIterator<JobEvent> {
     const { jobId, fromSequence, signal } = filter;
     if (fromSequence !== undefined && !(Number.isSafeInteger(fromSequence) && fromSequence >= 0)) {
       throw invalid('fromSequence', 'must be an integer of 0 or more', 'event filter');
@@ -133,7 +136,10 @@ export class EventPump {
     if (filter.types !== undefined && !isTexts(filter.types)) throw invalid('types', 'must be an array of types', 'event filter');
     checkSignal(signal);
     const types = filter.types ? new Set<JobEventType>(filter.types) : undefined;
-    let place = fromSequence === undefined ? this.engine.eventsEnd() : native(() => this.engine.placeOf(fromSequence));
+    let place = fromSequence === undefined || durable ? this.engine.eventsEnd() : native(() => this.engine.placeOf(fromSequence));
+    // Where a durable store is read on, before the events that are at hand; what was read there is passed over here.
+    let history = durable && fromSequence !== undefined ? Math.max(fromSequence, 1) : undefined;
+    let seen = 0;
     let buffer: JobEvent[] = [];
     let at = 0;
     let ended = false;
@@ -161,13 +167,34 @@ export class EventPump {
         while (at < buffer.length) {
           const event = buffer[at] as JobEvent;
           at += 1;
+          // From a number that is still to come, what happens before it is passed over.
+          if (fromSequence !== undefined && event.sequence < fromSequence) continue;
+          if (durable && KEPT(event.type)) {
+            if (event.sequence <= seen) continue;
+            seen = event.sequence;
+          }
           if ((jobId === undefined || event.jobId === jobId) && (!types || types.has(event.type))) return { done: false, value: event };
         }
         if (ended) return { done: true, value: undefined };
         let page: EventPage;
         try {
+          if (durable && history !== undefined) {
+            if (history <= 1 || seen === 0) await settled(this.engine.begun());
+            const stored = await settled(durable.events(history, BATCH));
+            // The last page may be of the future already: what is at hand of it is passed over.
+            history = stored.next > history ? stored.next : undefined;
+            buffer = JSON.parse(stored.events) as JobEvent[];
+            at = 0;
+            continue;
+          }
           page = native(() => this.engine.readEvents(place, BATCH));
         } catch (error) {
+          if (durable && history === undefined) {
+            // Too slow for what is kept at hand: the store has it all.
+            place = this.engine.eventsEnd();
+            history = seen + 1;
+            continue;
+          }
           // A loop over it does not call return() after this.
           end();
           throw error;

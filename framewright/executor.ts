@@ -1,5 +1,5 @@
 /** The executor of ours: chunks by an adapter or a function, scheduled by the engine. */
-import { invalid } from './errors.js';
+import { aborted, invalid } from './errors.js';
 import { checkOptions, writtenOptions } from './options.js';
 import { drive } from './drive.js';
 import { runAlone } from './alone.js';
@@ -37,7 +37,9 @@ export class JobExecutor implements Executor {
     // A manager calls with the run that it has begun. A wrapper that changed spec or options wants a run of its own.
     if (run && !run.bound && run.spec === spec && run.given && sameWritten(run.given, options)) {
       run.bound = true;
+      const own = options.signal === run.given.signal ? undefined : options.signal;
       await drive(workOf(this), run, run.direct(options));
+      if (own?.aborted) throw aborted('The run was aborted', own);
       return;
     }
     await runAlone(workOf(this), spec as JobSpec, options);

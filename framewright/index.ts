@@ -1,6 +1,7 @@
 /** framewright: render jobs cut into chunks, run and seen through. */
 export { JobManager } from './manager.js';
 export { InMemoryJobRepository } from './memory-repository.js';
+export { FileJobRepository, MysqlJobRepository, PostgresJobRepository, SqliteJobRepository, openRepository } from './durable-repository.js';
 export { JobExecutor } from './executor.js';
 export type { ChunkContext, RenderFunction } from './work.js';
 export { LocalWorkerAdapter } from './local-adapter.js';

@@ -1,39 +1,48 @@
 /** The life of jobs as users see it. The rules are the engine's; here are promises, callbacks, signals and objects. */
 import { setMaxListeners } from 'node:events';
 import { randomUUID } from 'node:crypto';
-import type { Engine } from './binding.js';
+import type { DurableStore, Engine } from './binding.js';
 import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, integer, isTexts, shown } from './arguments.js';
 import { cleanUp, isStorage, upload } from './artifacts.js';
 import { drive } from './drive.js';
-import { FramewrightError, aborted, infoOf, invalid, isAbort, messageOf, native } from './errors.js';
+import { durableOf, listStored, onDamage, overridden, statusOf } from './durable-repository.js';
+import { POLL_MS, untilEnded, type EndingHost } from './ending.js';
+import { FramewrightError, aborted, infoOf, invalid, isAbort, messageOf, native, settled } from './errors.js';
 import { EventPump } from './events.js';
 import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
 import binding from './native.js';
 import { checkOptions, defined, publicFields, writtenOptions } from './options.js';
+import { processSettings } from './local-adapter.js';
+import { Patience } from './patience.js';
+import { filtered, noCursor, readChunkQuery, readChunks, readQuery } from './queries.js';
 import { Reports } from './reports.js';
 import { Roster } from './roster.js';
 import { JobRun, noteRun, type RunHost } from './run.js';
 import { Saver } from './saver.js';
-import { specFor, take } from './spec.js';
+import { specFor, take, type Copies } from './spec.js';
 import { readStatus } from './status.js';
 import { ConcatStitcher, FfmpegStitcher } from './stitchers.js';
-import { KeepAlive, LONGEST_DELAY, clearTimeout, clock, setImmediate, setTimeout, sleep, turn } from './timers.js';
+import { KeepAlive, LONGEST_DELAY, clock, setImmediate, sleep } from './timers.js';
 import type {
   ArtifactStorage, ChunkStatus, ErrorCode, EventFilter, EventOf, Executor, JobErrorInfo, JobEvent, JobEventType, JobExecutionOptions, JobManagerOptions,
-  JobQuery, JobRepository, JobSpec, JobSpecInput, JobState, JobStatus, LogRecord, RenderJobChunk, SubmitOptions, WorkerResult,
+  JobQuery, JobRepository, JobSpec, JobSpecInput, JobState, JobStatus, LogRecord, SubmitOptions, WorkerResult,
 } from './types.js';
-import { workOf } from './work.js';
+import { Watchers } from './watchers.js';
+import { workOf, type Work } from './work.js';
 
 /** Jobs started before others get a turn. */
 const STARTS = 16;
-/** Chunks of a listing at once. */
-const SLICE = 1000;
-/** How often a job that somebody else works on is looked at. */
-const POLL_MS = 100;
+/** Runs that are let go on at once when the store has caught up. */
+const WAKES = 256;
+/** No process that was killed needs so long to go, unless the kernel does not let it. */
+const KILLED_MS = 5000;
+/** How often a worker looks for jobs in memory. */
+const WORK_MS = 20;
 
-const STATES: readonly string[] = ['pending', 'running', 'paused', 'completed', 'failed', 'cancelled'];
-const CHUNK_STATES: readonly string[] = ['pending', 'running', 'completed', 'failed'];
-const TERMINAL: readonly (string | undefined)[] = ['completed', 'failed', 'cancelled'];
+/** Copies of small specs are kept for no more waiting jobs: those of more are read back. */
+const MOST_COPIED = 20_000;
+/** Of those who give none. */
+const NO_OPTIONS: SubmitOptions = Object.freeze({});
 
 /** What the engine tells. */
 type Notice =
@@ -41,14 +50,17 @@ type Notice =
   | { kind: 'changed'; id: string }
   | { kind: 'output'; ticket: number; chunkId: number; stderr: boolean; text: string }
   | ({ kind: 'chunk'; ticket: number; chunkId: number; completed: number; total: number } & WorkerResult)
+  | { kind: 'recovered'; ticket: number; id: string; needs: string | null }
+  | { kind: 'lost'; id: string }
   | { kind: 'verify'; ticket: number; question: number; index: number; attempt: number; file: string }
   | { kind: 'ran'; ticket: number };
 
 interface Waiting {
   id: string;
   options: JobExecutionOptions;
-  /** Copies of many chunks. */
-  chunks?: RenderJobChunk[];
+  copies?: Copies;
+  /** Taken over from an owner that is gone. */
+  wary?: boolean;
 }
 
 /** A status of a user's store, with the defaults of what it left out. */
@@ -60,6 +72,11 @@ function complete(status: JobStatus): JobStatus {
     tags: (status as Partial<JobStatus>).tags ?? [],
     dependencies: (status as Partial<JobStatus>).dependencies ?? [],
   };
+}
+
+/** Whether a job of a store that tells nothing of owners was interrupted. */
+function isInterrupted(status: JobStatus): boolean {
+  return status.state === 'running' || status.state === 'pending';
 }
 
 function unavailable(error: unknown): unknown {
@@ -75,13 +92,19 @@ function unavailable(error: unknown): unknown {
  */
 export class JobManager {
   readonly #engine: Engine;
+  /** Names the engine where a call is made for every job or chunk. */
+  readonly #number: number;
   readonly #repository: JobRepository;
   readonly #executor: Executor | undefined;
   readonly #storage: ArtifactStorage | undefined;
   readonly #logger: ((record: LogRecord) => void) | undefined;
   readonly #saver: Saver;
+  readonly #patience: Patience;
   /** The repository is the truth and lives behind JavaScript; the engine has only a cache. */
   readonly #outside: boolean;
+  /** The repository is the truth, and a durable one of ours. */
+  readonly #durable: DurableStore | undefined;
+  readonly #types: readonly string[];
   readonly #alive = new KeepAlive(this);
   readonly #events: EventPump;
   readonly #host: RunHost;
@@ -90,7 +113,8 @@ export class JobManager {
   /** Callbacks and objects of jobs that may go on. */
   readonly #kept = new Map<string, JobExecutionOptions>();
   readonly #signals = new Map<string, () => void>();
-  readonly #waiters = new Map<string, Set<() => void>>();
+  readonly #watchers: Watchers;
+  readonly #endings: EndingHost;
   readonly #closing = new AbortController();
   #scheduled = false;
   #closed: Promise<void> | undefined;
@@ -109,15 +133,31 @@ export class JobManager {
     if (own.logger !== undefined && typeof own.logger !== 'function') throw invalid('logger', 'must be a function', 'options');
     const most = integer(own.maxConcurrentJobs, 'maxConcurrentJobs', Infinity, 1);
     const abortGraceMs = amount(own.abortGraceMs, 'abortGraceMs', 5000);
+    this.#patience = new Patience(amount(own.storeTimeoutMs, 'storeTimeoutMs', 30_000));
 
     setMaxListeners(0, this.#closing.signal);
     this.#repository = repository;
     this.#executor = executor;
     this.#storage = own.storage;
     this.#logger = own.logger;
+    const leaseMs = amount(own.leaseMs, 'leaseMs', 10_000, 100);
+    checkFlag(own.recover, 'recover');
+    const { types = [] } = own;
+    if (!isTexts(types)) throw invalid('types', 'must be an array of strings', 'options');
+    this.#types = [...types];
     const store = storeOf(repository);
-    this.#outside = store === undefined;
-    this.#engine = new binding.Engine(store ?? null, Math.min(most, 0xffff_ffff), JobManager.#wake(new WeakRef(this)));
+    const replaced = durableOf(repository) ? overridden(repository) : [];
+    const durable = replaced.length > 0 ? undefined : durableOf(repository);
+    this.#durable = durable;
+    this.#outside = store === undefined && durable === undefined;
+    const running = Math.min(most, 0xffff_ffff);
+    const wake = JobManager.#wake(new WeakRef(this));
+    this.#engine = durable
+      ? binding.Engine.over(durable, running, leaseMs, own.recover ?? true, this.#types as string[], executor !== undefined, wake)
+      : new binding.Engine(store ?? null, running, this.#types as string[], executor !== undefined, wake);
+    this.#number = this.#engine.number;
+    if (durable) onDamage(repository, JobManager.#damage(new WeakRef(this)));
+    if (replaced.length > 0) setImmediate(JobManager.#replaced(new WeakRef(this), replaced)).unref();
     this.#events = new EventPump(
       this.#engine,
       this.#alive,
@@ -133,19 +173,36 @@ export class JobManager {
       this.#engine,
       repository,
       this.#outside,
+      this.#patience,
       (id, message, error) => this.#warn(id, message, error, 'STORE_UNAVAILABLE'),
     );
+    this.#watchers = new Watchers(this.#engine);
+    this.#endings = {
+      engine: this.#engine,
+      watchers: this.#watchers,
+      saver: this.#saver,
+      isDurable: durable !== undefined,
+      isOutside: this.#outside,
+      saves: () => this.#saves,
+      closing: this.#closing.signal,
+      get: (id) => this.getJob(id),
+      drain: () => this.#drain(),
+    };
     this.#host = {
       engine: this.#engine,
+      number: this.#number,
       abortGraceMs,
+      owner: durable && ((): string => this.#engine.owner),
       warn: (id, message, error, code) => this.#warn(id, message, error, code),
       touched: (id) => {
         if (this.#saves) this.#saver.request(id);
       },
       ended: (run, state) => this.#ended(run, state),
       saves: () => this.#saves,
+      hear: () => this.#drain(),
+      behind: (wake) => this.#behind.add(wake),
       tell: () => {
-        if (this.#events.active || this.#waiters.size > 0) this.#drain();
+        if (this.#events.active || !this.#watchers.isIdle) this.#drain();
       },
     };
   }
@@ -161,9 +218,26 @@ export class JobManager {
     };
   }
 
+  /** Warns of records that a listing leaves out; must not keep a forgotten manager either. */
+  static #damage(weak: WeakRef<JobManager>): (message: string) => void {
+    return (message) => {
+      const self = weak.deref();
+      if (self) self.#warn('', message, undefined, 'STORE_CORRUPT');
+    };
+  }
+
+  /** Warns, once listeners are in place, of methods that a user has put in place of ours. */
+  static #replaced(weak: WeakRef<JobManager>, names: string[]): () => void {
+    return () => {
+      const what = `The repository has its own ${names.join(', ')}: this manager keeps jobs by calls of its methods, as in any repository of the user's, without leases and recovery`;
+      const self = weak.deref();
+      if (self) self.#warn('', what);
+    };
+  }
+
   /** Whether changes are saved through JavaScript: the store is there, or its `save` is not its own any more. */
   get #saves(): boolean {
-    return this.#outside || !isOwn.save(this.#repository);
+    return this.#outside || (this.#durable === undefined && !isOwn.save(this.#repository));
   }
 
   #log(level: LogRecord['level'], message: string, fields: Record<string, unknown>): void {
@@ -187,23 +261,27 @@ export class JobManager {
    *
    * @throws FramewrightError VALIDATION with every problem in `issues`; DUPLICATE; CLOSED; STORE_UNAVAILABLE.
    */
-  async submitJob(spec: JobSpecInput, options: SubmitOptions = {}): Promise<string> {
+  async submitJob(spec: JobSpecInput, options: SubmitOptions = NO_OPTIONS): Promise<string> {
     checkOptions(options);
     if (options.signal?.aborted) throw aborted('The job was not submitted: its signal is aborted', options.signal);
     const id = options.id ?? randomUUID();
-    const hold = this.#saves;
+    const hold = this.#saves || this.#durable !== undefined;
     if (this.#outside && options.id !== undefined) {
       if (await this.#fetch(id)) throw new FramewrightError('DUPLICATE', `There is a job "${id}" already`);
       this.#engine.release(id);
     }
-    const written = writtenOptions(options);
-    const { id: _, ...execution } = options;
-    const ticket = await take(this.#engine, this.#executor, id, spec, written, publicFields(options), hold, (taken, chunks) => {
-      this.#waiting.set(taken, { id, options: execution, ...(chunks ? { chunks } : {}) });
+    const written = options === NO_OPTIONS ? '' : writtenOptions(options);
+    const execution = options === NO_OPTIONS ? NO_OPTIONS : withoutId(options);
+    const runs = this.#runsType(options.type);
+    const keepFew = runs && !hold && this.#waiting.size < MOST_COPIED && this.#direct !== undefined;
+    const given = take(this.#engine, this.#number, this.#executor, id, spec, written, publicFields(options), hold, keepFew, (taken, copies) => {
+      this.#waiting.set(taken, copies ? { id, options: execution, copies } : { id, options: execution });
     });
+    // Each wait costs a small job more than the engine does.
+    const ticket = typeof given === 'number' ? given : await given;
     if (hold) {
       try {
-        await this.#saver.once(id);
+        await (this.#durable ? settled(this.#engine.committed(id)) : this.#patience.with(this.#saver.once(id)));
       } catch (error) {
         this.#waiting.delete(ticket);
         this.#engine.discard(ticket);
@@ -211,10 +289,16 @@ export class JobManager {
       }
       this.#engine.admit(ticket);
     }
+    if (!runs) this.#waiting.delete(ticket);
     if (options.signal) this.#follow(id, options.signal);
     this.#schedule();
     if (this.#events.active) this.#drain();
     return id;
+  }
+
+  /** Whether jobs of that type run here. */
+  #runsType(type: string | undefined): boolean {
+    return this.#executor !== undefined && (type === undefined || this.#types.includes(type));
   }
 
   /** An aborted signal of the user's cancels the job. */
@@ -251,33 +335,49 @@ export class JobManager {
     });
   }
 
+  /** What runs chunks without a call of the executor's `execute`: of one of ours, where nobody has replaced that. */
+  get #direct(): Work | undefined {
+    const executor = this.#executor as { execute: unknown } | undefined;
+    const work = executor && workOf(executor);
+    return work?.execute === executor?.execute && !this.#storage ? work : undefined;
+  }
+
   /** Starts the jobs that may run now. */
   #start(): void {
     if (!this.#executor) return;
-    const ready = this.#engine.ready(STARTS);
-    for (let n = 0; n < ready.length; n += 2) {
+    const direct = this.#direct;
+    // Where a loop in JavaScript begins at once, the first chunks come with the jobs.
+    const atOnce = direct !== undefined && !('adapter' in direct && processSettings(direct.adapter)) && !this.#saves && !this.#durable;
+    const ready = binding.ready(this.#number, STARTS, atOnce);
+    for (let n = 0; n < ready.length; n += 4) {
       const ticket = ready[n] as number;
+      const number = ready[n + 1] as number;
+      const extent = ready[n + 2] as number;
       const waiting = this.#waiting.get(ticket);
       this.#waiting.delete(ticket);
       if (!waiting) {
         // Nobody is there to drive it: it must not run for ever, nor its slot be lost.
         const error: JobErrorInfo = { code: 'INTERNAL', message: 'The job was started without its options' };
-        this.#engine.rejected(ticket, ready[n + 1] as number, false, JSON.stringify(error));
+        this.#engine.rejected(ticket, number, false, JSON.stringify(error));
         continue;
       }
-      const run = new JobRun(this.#host, waiting.id, ticket, ready[n + 1] as number, waiting.options, waiting.chunks);
+      // Copies are those of the job as it was submitted.
+      const copies = extent < 0 ? undefined : waiting.copies;
+      const run = new JobRun(this.#host, waiting.id, ticket, number, waiting.options, copies);
+      if (atOnce && extent >= 0) run.begun = { extent, first: ready[n + 3] as number };
+      run.wary = waiting.wary === true;
       this.#runs.set(ticket, run);
       this.#alive.enter();
-      void this.#run(run);
+      void this.#run(run, direct);
     }
-    if (this.#engine.hasReady()) this.#schedule();
+    if (binding.hasReady(this.#number)) this.#schedule();
     if (this.#events.active) this.#drain();
   }
 
-  async #run(run: JobRun): Promise<void> {
+  /** `direct`: what runs its chunks without the executor's `execute`. */
+  async #run(run: JobRun, direct: Work | undefined): Promise<void> {
     const executor = this.#executor as Executor;
     try {
-      if (this.#saves) await this.#saver.flush(run.id).catch(() => undefined);
       const { jobMs } = run.options.timeouts ?? {};
       if (jobMs !== undefined) {
         run.after(jobMs, () => {
@@ -285,15 +385,16 @@ export class JobManager {
           this.#drain();
         });
       }
-      const work = workOf(executor);
-      if (work?.execute === (executor as { execute: unknown }).execute && !this.#storage) {
-        // An executor of ours whose `execute` nobody has replaced: its chunks are run without the call.
+      if (this.#saves) await run.before(this.#saver.flush(run.id).catch(() => undefined));
+      // A job that goes on: what it has finished must still be there.
+      if (!run.begun && this.#engine.hasOutputs(run.ticket)) await run.before(run.checkOutputs().then(() => undefined));
+      if (direct) {
         run.bound = true;
         run.given = run.options;
-        await drive(work, run, run.options);
+        await drive(direct, run, run.options);
         return;
       }
-      const ours = work !== undefined;
+      const ours = workOf(executor) !== undefined;
       const spec = await specFor(this.#engine, run.id, ours);
       const uploaded = await this.#stored(run, spec);
       if (run.isOver()) return;
@@ -336,15 +437,24 @@ export class JobManager {
 
   #ended(run: JobRun, state: JobState | undefined): void {
     this.#runs.delete(run.ticket);
-    this.#alive.leave();
+    // A running job keeps the process alive until its end is written down.
+    if (this.#durable) void this.#engine.committed(run.id).catch(() => undefined).finally(() => this.#written(run.id));
+    else this.#alive.leave();
     noteRun(this, run);
     if (state === 'paused' || state === 'failed') this.#keep(run.id, run.options);
     else if (this.#kept.size > 0) this.#kept.delete(run.id);
     if (state !== 'paused' && this.#signals.size > 0) this.#unfollow(run.id);
     if (this.#saves) {
       if (state !== undefined) void this.#flushed(run.id);
-    } else if (this.#waiters.size > 0 || this.#events.active) this.#drain();
-    if (this.#waiting.size > 0 && this.#engine.hasReady()) this.#schedule();
+    } else if (!this.#watchers.isIdle || this.#events.active) this.#drain();
+    if (this.#waiting.size > 0 && !this.#scheduled) this.#again();
+  }
+
+  /** The end of a run is in the durable store. */
+  #written(id: string): void {
+    this.#alive.leave();
+    this.#drain();
+    this.#watchers.tell(id);
   }
 
   /** Keeps the callbacks and objects of a job that may go on. */
@@ -362,13 +472,13 @@ export class JobManager {
       // Told by a warning; the saver goes on trying.
     }
     this.#drain();
-    this.#check(id);
+    this.#watchers.tell(id);
     this.#rest(id);
   }
 
   /** Drops a job from the engine's cache when nobody works on it or waits for it: the store has it. */
   #rest(id: string): void {
-    if (!this.#outside || this.#waiters.has(id) || this.#isActive(id) || this.#saver.isBusy(id)) return;
+    if (!this.#outside || this.#watchers.has(id) || this.#isActive(id) || this.#saver.isBusy(id)) return;
     this.#engine.release(id);
     this.#saver.saw(id, undefined);
   }
@@ -380,9 +490,32 @@ export class JobManager {
   // ── News from the engine ──
 
   #drain(): void {
-    const json = this.#engine.takeNotices();
+    const json = binding.takeNotices(this.#number);
     if (json !== null) for (const notice of JSON.parse(json) as Notice[]) this.#hear(notice);
     this.#events.pump();
+    if (this.#behind.size > 0) this.#goOn();
+  }
+
+  /** Runs that wait for the store to catch up, in the order that they came. */
+  readonly #behind = new Set<() => void>();
+  #goesOn = false;
+
+  /** Lets runs go on as long as the store keeps up: some now, the others when those have had their turn. */
+  #goOn(): void {
+    if (this.#goesOn || this.#engine.isBehind()) return;
+    let left = WAKES;
+    for (const wake of this.#behind) {
+      if (left === 0) break;
+      left -= 1;
+      this.#behind.delete(wake);
+      wake();
+    }
+    if (this.#behind.size === 0) return;
+    this.#goesOn = true;
+    setImmediate(() => {
+      this.#goesOn = false;
+      this.#goOn();
+    });
   }
 
   #hear(notice: Notice): void {
@@ -395,7 +528,7 @@ export class JobManager {
         return;
       }
       case 'changed':
-        this.#check(notice.id);
+        this.#watchers.tell(notice.id);
         return;
       case 'output':
         this.#runs.get(notice.ticket)?.chunkOutput(notice.chunkId, notice.stderr, notice.text);
@@ -411,15 +544,54 @@ export class JobManager {
       case 'verify':
         void this.#verify(notice);
         return;
+      case 'recovered':
+        this.#recovered(notice.ticket, notice.id, notice.needs);
+        return;
+      case 'lost':
+        this.#unfollow(notice.id);
+        this.#watchers.lose(notice.id, new FramewrightError('LEASE_LOST', `This manager no longer owns job "${notice.id}"`));
+        this.#watchers.tell(notice.id);
+        return;
       case 'ran':
         this.#runs.get(notice.ticket)?.ran?.();
         return;
     }
   }
 
+  /** A job was taken over: it goes on with what is written down, and with what this manager has kept of it. */
+  #recovered(ticket: number, id: string, needs: string | null): void {
+    const kept = live(this.#kept.get(id));
+    if (needs !== null && !(needs in kept)) {
+      this.#engine.lack(ticket, needs);
+      return;
+    }
+    let written: JobExecutionOptions;
+    try {
+      written = this.#writtenDown(id);
+    } catch (error) {
+      // Lost again, or deleted, before it was heard of here.
+      if (error instanceof FramewrightError && error.code === 'NOT_FOUND') return;
+      throw error;
+    }
+    this.#waiting.set(ticket, { id, options: { ...written, ...kept }, wary: this.#durable !== undefined });
+    this.#engine.queueUp(ticket);
+    this.#schedule();
+  }
+
+  /** The options that are kept with a job, as they can be given to a run. */
+  #writtenDown(id: string): JobExecutionOptions {
+    const kept = JSON.parse(native(() => this.#engine.options(id))) as JobExecutionOptions & { stitcher?: unknown };
+    const { stitcher: kind, verifyOutput: verify, mergeAdapter: _, ...plain } = kept;
+    const base: JobExecutionOptions = plain;
+    if ((kind as unknown) === 'ffmpeg') base.stitcher = new FfmpegStitcher();
+    if ((kind as unknown) === 'concat') base.stitcher = new ConcatStitcher();
+    if (verify !== undefined && (verify as unknown) !== 'function') base.verifyOutput = verify;
+    return base;
+  }
+
   async #verify(notice: Extract<Notice, { kind: 'verify' }>): Promise<void> {
     const run = this.#runs.get(notice.ticket);
-    const verify = run?.options.verifyOutput;
+    const verify = (run?.given ?? run?.options)?.verifyOutput;
     try {
       const good = run && typeof verify === 'function' ? await verify(notice.file, structuredClone(run.chunk(notice.index))) : false;
       this.#engine.answer(notice.question, Boolean(good as unknown), null);
@@ -430,40 +602,12 @@ export class JobManager {
     }
   }
 
-  #check(id: string): void {
-    const waiters = this.#waiters.get(id);
-    if (waiters) for (const waiter of [...waiters]) waiter();
-  }
-
-  /** Resolves once a test of the job's state holds; `undefined`: the job is gone. */
-  #until(id: string, test: (state: string | undefined) => boolean): { done: Promise<void>; stop: () => void } {
-    let waiter: () => void = () => undefined;
-    const waiters = this.#waiters.get(id) ?? new Set();
-    this.#waiters.set(id, waiters);
-    const stop = (): void => {
-      waiters.delete(waiter);
-      if (waiters.size === 0 && this.#waiters.get(id) === waiters) this.#waiters.delete(id);
-    };
-    const done = new Promise<void>((resolve) => {
-      waiter = () => {
-        if (test(this.#engine.state(id) ?? undefined)) {
-          stop();
-          resolve();
-        }
-      };
-    });
-    waiters.add(waiter);
-    this.#engine.watch(id);
-    waiter();
-    return { done, stop };
-  }
-
   // ── Reading ──
 
   /** What the store behind JavaScript has. */
   async #fetch(id: string): Promise<JobStatus | undefined> {
     try {
-      return (await this.#repository.get(id)) ?? undefined;
+      return (await this.#patience.with(this.#repository.get(id))) ?? undefined;
     } catch (error) {
       throw unavailable(error);
     }
@@ -472,6 +616,10 @@ export class JobManager {
   /** The job as it stands, a copy; undefined when there is none. */
   async getJob(id: string): Promise<JobStatus | undefined> {
     checkId(id);
+    if (this.#durable) {
+      const found = await settled(this.#engine.fetch(id));
+      return found ? statusOf(found) : undefined;
+    }
     if (!this.#outside && isOwn.get(this.#repository)) {
       const json = this.#engine.status(id);
       return json === null ? undefined : readStatus(json, () => this.#engine.long(id));
@@ -482,35 +630,26 @@ export class JobManager {
 
   /** All jobs, or those of a query, in order of arrival. */
   async listJobs(query: JobQuery = {}): Promise<JobStatus[]> {
-    checkObject(query, 'query');
-    const { state = [] } = query;
-    if (typeof state !== 'string' && !isTexts(state)) throw invalid('state', 'must be a job state or an array of them', 'query');
-    const states = (typeof state === 'string' ? [state] : state) as JobState[];
-    for (const state of states) {
-      if (!STATES.includes(state)) throw invalid('state', `must be a job state, got ${shown(state)}`, 'query');
-    }
-    const limit = integer(query.limit, 'limit', Infinity);
-    const { cursor } = query;
-    if (cursor !== undefined && typeof cursor !== 'string') throw invalid('cursor', 'must be the id of a job', 'query');
+    const wanted = readQuery(query);
+    const { states, limit, cursor } = wanted;
     if (limit === 0) return [];
+    if (this.#durable) {
+      const after = cursor === undefined ? 0 : await settled(this.#durable.placeOf(cursor));
+      if (cursor !== undefined && after < 0) throw noCursor(cursor);
+      return listStored(this.#durable, this.#repository, states, after, limit);
+    }
     if (!this.#outside && isOwn.list(this.#repository)) {
       const from = cursor === undefined ? 0 : this.#engine.sequenceOf(cursor) + 1;
-      if (cursor !== undefined && from === 0) throw invalid('cursor', `there is no job ${JSON.stringify(cursor)}`, 'query');
+      if (cursor !== undefined && from === 0) throw noCursor(cursor);
       return listAll(this.#engine, states, from, limit);
     }
     let jobs: JobStatus[];
     try {
-      jobs = (await this.#repository.list()).map(complete);
+      jobs = (await this.#patience.with(this.#repository.list())).map(complete);
     } catch (error) {
       throw unavailable(error);
     }
-    if (cursor !== undefined) {
-      const at = jobs.findIndex((job) => job.id === cursor);
-      if (at < 0) throw invalid('cursor', `there is no job ${JSON.stringify(cursor)}`, 'query');
-      jobs = jobs.slice(at + 1);
-    }
-    if (states.length > 0) jobs = jobs.filter((job) => states.includes(job.state));
-    return limit === Infinity ? jobs : jobs.slice(0, limit);
+    return filtered(jobs, wanted);
   }
 
   /**
@@ -520,20 +659,10 @@ export class JobManager {
    */
   async chunks(id: string, options: { state?: ChunkStatus['state']; offset?: number; limit?: number } = {}): Promise<ChunkStatus[]> {
     checkId(id);
-    checkObject(options);
-    const offset = integer(options.offset, 'offset', 0);
-    const limit = integer(options.limit, 'limit', Infinity);
-    if (options.state !== undefined && !CHUNK_STATES.includes(options.state)) throw invalid('state', 'must be a state of chunks', 'options');
+    const wanted = readChunkQuery(options);
     await this.#bring(id);
-    const found: ChunkStatus[] = [];
-    for (let from = offset; found.length < limit; from += SLICE) {
-      const most = Math.min(SLICE, limit - found.length);
-      const slice = JSON.parse(native(() => this.#engine.chunks(id, options.state ?? null, from, most))) as ChunkStatus[];
-      found.push(...slice);
-      if (slice.length < most) break;
-      await turn();
-    }
-    return found;
+    const stored = this.#durable && (await settled(this.#engine.fetchJob(id)));
+    return readChunks(wanted, (...page) => (stored ? stored.chunks(...page) : native(() => this.#engine.chunks(id, ...page))));
   }
 
   /**
@@ -548,66 +677,11 @@ export class JobManager {
     amount(timeoutMs, 'timeoutMs', 0);
     checkSignal(signal);
     if (signal?.aborted) throw aborted(`Waiting for job "${id}" was aborted`, signal);
-    const missing = (): FramewrightError => new FramewrightError('NOT_FOUND', `There is no job "${id}"`);
     this.#alive.enter();
-    let timer: NodeJS.Timeout | undefined;
-    let abort: (() => void) | undefined;
-    let closed: (() => void) | undefined;
-    const over = new AbortController();
     try {
-      const ended = new Promise<never>((_, reject) => {
-        if (timeoutMs !== undefined && timeoutMs <= LONGEST_DELAY) {
-          timer = setTimeout(() => reject(new FramewrightError('TIMEOUT', `Job "${id}" did not end within ${timeoutMs} ms`)), timeoutMs);
-        }
-        abort = () => reject(aborted(`Waiting for job "${id}" was aborted`, signal));
-        signal?.addEventListener('abort', abort, { once: true });
-        closed = () => {
-          // Ended, or left to the store: its status is being read, and says how it stands.
-          const state = this.#engine.state(id);
-          if (state === null || TERMINAL.includes(state)) return;
-          reject(new FramewrightError('CLOSED', `The manager was closed before job "${id}" ended`));
-        };
-        this.#closing.signal.addEventListener('abort', closed, { once: true });
-      });
-      ended.catch(() => undefined);
-      const wait = this.#ending(id, over.signal, missing);
-      wait.catch(() => undefined);
-      return await Promise.race([wait, ended]);
+      return await untilEnded(this.#endings, id, timeoutMs, signal);
     } finally {
-      over.abort();
-      clearTimeout(timer);
-      if (abort) signal?.removeEventListener('abort', abort);
-      if (closed) this.#closing.signal.removeEventListener('abort', closed);
       this.#alive.leave();
-    }
-  }
-
-  async #ending(id: string, over: AbortSignal, missing: () => FramewrightError): Promise<JobStatus> {
-    for (;;) {
-      const status = await this.getJob(id);
-      if (!status) throw missing();
-      if (TERMINAL.includes(status.state)) return status;
-      if (TERMINAL.includes(this.#engine.state(id) ?? undefined)) {
-        // The engine is ahead of a store that answers late.
-        await sleep(10, over);
-        if (over.aborted) throw missing();
-        await this.#saver.settle(id);
-        continue;
-      }
-      if (this.#closing.signal.aborted) throw new FramewrightError('CLOSED', `The manager is closed and job "${id}" has not ended`);
-      if (this.#engine.state(id) === null) {
-        // Somebody else's job in a store that tells nothing: looked at again and again.
-        await sleep(POLL_MS, over);
-      } else {
-        const until = this.#until(id, (state) => state === undefined || TERMINAL.includes(state));
-        const stop = (): void => until.stop();
-        over.addEventListener('abort', stop, { once: true });
-        await until.done;
-        over.removeEventListener('abort', stop);
-        if (this.#saves && this.#engine.state(id) !== null) await this.#saver.flush(id).catch(() => undefined);
-        if (this.#outside && this.#engine.state(id) === null && !(await this.getJob(id))) throw missing();
-      }
-      if (over.aborted) throw missing();
     }
   }
 
@@ -618,6 +692,8 @@ export class JobManager {
     if (!this.#outside) return;
     if (this.#isActive(id)) return;
     await this.#saver.settle(id);
+    // What the store does not take is newer than what it has.
+    if (this.#saver.isBusy(id) && this.#engine.state(id) !== null) return;
     const status = await this.#fetch(id);
     // Resumed by another call meanwhile: what was read is old.
     if (this.#isActive(id)) return;
@@ -627,16 +703,21 @@ export class JobManager {
   }
 
   /** Waits for what a control call came to, and for the record of it. */
-  async #controlled(id: string, code: number, running: (state: string | undefined) => boolean): Promise<void> {
+  async #controlled(id: string, code: number): Promise<void> {
     this.#drain();
     if (code === 1) {
       this.#alive.enter();
       try {
         // The request is on its way: that is saved and told before it is done.
         if (this.#saves) this.#saver.request(id);
-        await this.#until(id, (state) => !running(state)).done;
+        // What it stops runs, though a durable store may not have been told of its start yet.
+        await this.#watchers.until(id, (state) => state !== 'running' && !(this.#durable && state === 'pending')).done;
       } finally {
         this.#alive.leave();
+      }
+      // Not here any more: it is done and at rest in the store, or another's, who goes on with it.
+      if (this.#durable && this.#engine.state(id) === null && (await this.getJob(id))?.state === 'running') {
+        throw new FramewrightError('LEASE_LOST', `This manager no longer owns job "${id}"`);
       }
     }
     if (code >= 2) return;
@@ -652,8 +733,10 @@ export class JobManager {
     checkFlag(options.strict, 'strict');
     if (options.reason !== undefined && typeof options.reason !== 'string') throw invalid('reason', 'must be a string', 'options');
     await this.#bring(id);
-    const code = native(() => this.#engine.cancel(id, options.reason ?? null, options.strict === true));
-    await this.#controlled(id, code, (state) => state === 'running');
+    const strict = options.strict === true;
+    const reason = options.reason ?? null;
+    const code = this.#durable ? await settled(this.#engine.cancelStored(id, reason, strict)) : native(() => this.#engine.cancel(id, reason, strict));
+    await this.#controlled(id, code);
     if (code === 0) {
       this.#unfollow(id);
       this.#kept.delete(id);
@@ -675,9 +758,11 @@ export class JobManager {
     }
     await this.#bring(id);
     const waiting = this.#waiting.of(id);
-    const code = native(() => this.#engine.pause(id, mode === 'graceful', options.strict === true));
+    const strict = options.strict === true;
+    const graceful = mode === 'graceful';
+    const code = this.#durable ? await settled(this.#engine.pauseStored(id, graceful, strict)) : native(() => this.#engine.pause(id, graceful, strict));
     if (code === 0 && waiting) this.#keep(id, waiting.options);
-    await this.#controlled(id, code, (state) => state === 'running');
+    await this.#controlled(id, code);
     this.#again();
   }
 
@@ -693,15 +778,14 @@ export class JobManager {
     if (changes.signal?.aborted) throw aborted('The job was not resumed: its signal is aborted', changes.signal);
     await this.#bring(id);
     const written = writtenOptions(changes);
-    const ticket = native(() => this.#engine.resume(id, written, strict === true));
-    if (ticket < 0) return;
-    const kept = JSON.parse(this.#engine.options(id)) as JobExecutionOptions & { stitcher?: unknown };
-    const { stitcher: kind, verifyOutput: verify, ...plain } = kept;
-    const base: JobExecutionOptions = plain;
-    if ((kind as unknown) === 'ffmpeg') base.stitcher = new FfmpegStitcher();
-    if ((kind as unknown) === 'concat') base.stitcher = new ConcatStitcher();
-    if (verify !== undefined && (verify as unknown) !== 'function') base.verifyOutput = verify;
-    this.#waiting.set(ticket, { id, options: { ...base, ...live(this.#kept.get(id)), ...defined(changes) } });
+    const durable = this.#durable !== undefined;
+    const ticket = durable ? await settled(this.#engine.resumeStored(id, written, strict === true)) : native(() => this.#engine.resume(id, written, strict === true));
+    if (ticket < 0) {
+      this.#drain();
+      return;
+    }
+    this.#waiting.set(ticket, { id, options: { ...this.#writtenDown(id), ...live(this.#kept.get(id)), ...defined(changes) } });
+    if (durable) this.#engine.queueUp(ticket);
     if (changes.signal) this.#follow(id, changes.signal);
     this.#start();
     if (this.#saves) await this.#saver.flush(id);
@@ -715,16 +799,17 @@ export class JobManager {
     checkFlag(options.strict, 'strict');
     await this.#bring(id);
     // Read in the turn of the removal: an upload may end any time.
-    const status = this.#storage ? this.#engine.status(id) : null;
-    const before = status === null ? undefined : readStatus(status, () => this.#engine.long(id));
+    const status = this.#storage && !this.#durable ? this.#engine.status(id) : null;
+    const before = status === null ? this.#storage && this.#durable && (await this.getJob(id).catch(() => undefined)) : readStatus(status, () => this.#engine.long(id));
     const run = this.#runs.of(id);
-    const code = native(() => this.#engine.remove(id, options.strict === true));
+    const strict = options.strict === true;
+    const code = this.#durable ? await settled(this.#engine.removeStored(id, strict)) : native(() => this.#engine.remove(id, strict));
     this.#drain();
     if (code === 2) return;
     if (code === 1) {
       this.#alive.enter();
       try {
-        await this.#until(id, (state) => state === undefined).done;
+        await this.#watchers.until(id, (state) => state === undefined).done;
       } finally {
         this.#alive.leave();
       }
@@ -738,10 +823,14 @@ export class JobManager {
         this.#log('warn', message, { jobId: id });
       });
     }
-    if (this.#outside || !isOwn.delete(this.#repository)) {
+    // What is being saved must not bring the record back.
+    if (this.#saves) {
       await this.#saver.settle(id);
+      if (this.#saver.isAsked(id)) throw new FramewrightError('STORE_UNAVAILABLE', `Job "${id}" is stopped, but the repository has not answered the last save of it`);
+    }
+    if (this.#outside || (!this.#durable && !isOwn.delete(this.#repository))) {
       try {
-        await this.#repository.delete(id);
+        await this.#patience.with(this.#repository.delete(id));
       } catch (error) {
         throw unavailable(error);
       }
@@ -756,7 +845,105 @@ export class JobManager {
 
   /** A slot may have become free. */
   #again(): void {
-    if (this.#engine.hasReady()) this.#schedule();
+    if (binding.hasReady(this.#number)) this.#schedule();
+  }
+
+  // ── Recovering ──
+
+  /**
+   * Takes over interrupted jobs now; gives their ids. On durable repositories it also happens by itself, see
+   * {@link JobManagerOptions.recover}.
+   */
+  async recoverJobs(): Promise<string[]> {
+    if (this.#durable) return settled(this.#engine.recover());
+    return this.#recoverHere();
+  }
+
+  /** Takes jobs over that nobody in this process works on: of a repository that knows no owners. */
+  async #recoverHere(): Promise<string[]> {
+    if (this.#closed) throw new FramewrightError('CLOSED', 'The manager is closed');
+    if (!this.#executor) return [];
+    let ids: string[];
+    if (this.#outside) {
+      const jobs = await this.#patience.with(this.#repository.list()).catch((error: unknown) => {
+        throw unavailable(error);
+      });
+      ids = jobs.filter((job) => isInterrupted(complete(job)) && !this.#isActive(job.id) && !this.#saver.isBusy(job.id)).map((job) => job.id);
+    } else {
+      ids = this.#engine.interrupted();
+    }
+    const taken: string[] = [];
+    for (const id of ids) {
+      await this.#bring(id);
+      if (this.#isActive(id)) continue;
+      const ticket = this.#engine.takeHere(id);
+      if (ticket < 0) continue;
+      taken.push(id);
+      this.#recovered(ticket, id, this.#engine.needs(ticket));
+      if (this.#saves) this.#saver.request(id);
+    }
+    this.#drain();
+    return taken;
+  }
+
+  /**
+   * Works off the repository's pending and orphaned jobs until aborted, or until the manager is closed: the main loop of a
+   * worker process. Jobs that run then go on; `close` ends them.
+   */
+  async run(options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkObject(options);
+    const { signal } = options;
+    checkSignal(signal);
+    if (this.#closed) throw new FramewrightError('CLOSED', 'The manager is closed');
+    if (!this.#executor) throw invalid('executor', 'is missing: a manager without one runs no jobs', 'manager');
+    if (signal?.aborted) return;
+    const ended = AbortSignal.any(signal ? [signal, this.#closing.signal] : [this.#closing.signal]);
+    this.#alive.enter();
+    this.#working += 1;
+    this.#engine.work(true);
+    try {
+      while (!ended.aborted && !this.#isClosing()) {
+        if (!this.#durable) {
+          await this.#recoverHere().catch((error: unknown) => {
+            this.#log('warn', `Jobs could not be looked for: ${messageOf(error)}`, {});
+          });
+        }
+        await sleep(this.#durable ? LONGEST_DELAY : this.#outside ? POLL_MS : WORK_MS, ended);
+      }
+    } finally {
+      this.#working -= 1;
+      if (this.#working === 0) this.#engine.work(false);
+      this.#alive.leave();
+    }
+  }
+
+  #working = 0;
+
+  #isClosing(): boolean {
+    return this.#closed !== undefined;
+  }
+
+  /**
+   * What an attempt of a chunk said, by default the latest one on stdout. Up to 16 MiB of each stream are kept whole, more
+   * as head and tail; `tailBytes`: only the end.
+   *
+   * @throws FramewrightError NOT_FOUND for a job, chunk or attempt that does not exist.
+   */
+  async readLog(
+    id: string,
+    options: { chunkId: number; attempt?: number; stream?: 'stdout' | 'stderr'; tailBytes?: number },
+  ): Promise<string> {
+    checkId(id);
+    checkObject(options);
+    const chunkId = integer(options.chunkId, 'chunkId', -1);
+    if (chunkId < 0) throw invalid('chunkId', 'is missing', 'options');
+    const attempt = integer(options.attempt, 'attempt', 0, 1);
+    const { stream = 'stdout' } = options;
+    if (!['stdout', 'stderr'].includes(stream)) throw invalid('stream', `must be 'stdout' or 'stderr', got ${shown(stream)}`, 'options');
+    const tail = integer(options.tailBytes, 'tailBytes', Infinity);
+    await this.#bring(id);
+    const text = await settled(this.#engine.readLog(id, chunkId, Math.min(attempt, 0xffff_ffff), stream));
+    return tail === Infinity ? text : tailOf(text, tail);
   }
 
   // ── Events ──
@@ -786,7 +973,7 @@ export class JobManager {
    */
   events(filter: EventFilter = {}): AsyncIterableIterator<JobEvent> {
     checkObject(filter, 'event filter');
-    return this.#events.iterate(filter);
+    return this.#events.iterate(filter, this.#durable);
   }
 
   // ── Closing ──
@@ -816,14 +1003,25 @@ export class JobManager {
       this.#engine.shutDown();
       this.#drain();
       await gone(abortMs);
+      // No process outlives the manager: those that have not ended are killed, which takes no time.
+      this.#engine.kill();
+      const killed = clock() + KILLED_MS;
+      while (this.#runs.values().some((run) => run.ran) && clock() < killed) await sleep(2);
+      this.#drain();
     }
     for (const run of this.#runs.values()) run.finish(this.#engine.giveUp(run.ticket, run.number));
     for (const id of [...this.#signals.keys()]) this.#unfollow(id);
     this.#saver.end();
+    if (this.#durable) {
+      await settled(this.#engine.retire(Math.max(abortMs, 1000))).catch((error: unknown) => {
+        this.#log('warn', `The manager could not take its leave of the store: ${messageOf(error)}`, {});
+      });
+    }
     // The last states are in the store before anybody is told that all is over; a store that is away can't hold it up for ever.
     const over = new AbortController();
     await Promise.race([this.#saver.settleAll(), sleep(Math.max(abortMs, 100), over.signal)]);
     over.abort();
+    this.#patience.end();
     this.#drain();
     this.#closing.abort();
     this.#events.close();
@@ -835,12 +1033,24 @@ export class JobManager {
   }
 }
 
+/** The last bytes of a text, from the first whole character on. */
+function tailOf(text: string, bytes: number): string {
+  const all = Buffer.from(text);
+  let from = Math.max(0, all.length - bytes);
+  while (from < all.length && ((all[from] as number) & 0xc0) === 0x80) from += 1;
+  return all.toString('utf8', from);
+}
+
 /** The callbacks and objects of earlier options. */
 function live(options: JobExecutionOptions | undefined): JobExecutionOptions {
   if (!options) return {};
   const { onProgress, onChunkComplete, onChunkStdout, onChunkStderr, mergeAdapter, stitcher, verifyOutput } = options;
   const kept = { onProgress, onChunkComplete, onChunkStdout, onChunkStderr, mergeAdapter, stitcher };
   return { ...(defined(kept) as JobExecutionOptions), ...(typeof verifyOutput === 'function' ? { verifyOutput } : {}) };
+}
+
+function withoutId({ id: _, ...execution }: SubmitOptions): JobExecutionOptions {
+  return execution;
 }
 
 function jsonOf(value: unknown): string {

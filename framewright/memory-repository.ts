@@ -1,6 +1,6 @@
 /** Jobs in memory, natively and outside of the JavaScript heap. */
 import type { JobPage, LongLists, MemoryStore } from './binding.js';
-import { checkId } from './arguments.js';
+import { checkId, isObject } from './arguments.js';
 import { FramewrightError, invalid, messageOf, native } from './errors.js';
 import binding from './native.js';
 import { readStatus } from './status.js';
@@ -11,16 +11,34 @@ import type { JobRepository, JobState, JobStatus, JobStatusInput } from './types
 const SLICE = 100;
 
 const stores = new WeakMap<object, MemoryStore>();
-const mirrored = new WeakSet();
+/** What is being saved only to be told, by the id of its job. */
+const mirrored = new Map<string, Set<object>>();
 
 /** The native store of a repository of ours. */
 export function storeOf(repository: object): MemoryStore | undefined {
   return stores.get(repository);
 }
 
-/** Marks a status that tells what the native store has already: `save` takes it as kept. */
-export function markMirrored(status: object): void {
-  mirrored.add(status);
+/** Saves a status that tells what the native store has already: while it lasts, `save` takes it and copies of it as kept. */
+export async function mirroring(status: JobStatus, save: () => Promise<void>): Promise<void> {
+  const told = mirrored.get(status.id) ?? new Set();
+  mirrored.set(status.id, told.add(status));
+  try {
+    await save();
+  } finally {
+    told.delete(status);
+    if (told.size === 0) mirrored.delete(status.id);
+  }
+}
+
+function isMirrored(job: object & { id?: unknown }, json: () => string): boolean {
+  const told = mirrored.get(job.id as string);
+  if (!told) return false;
+  if (told.has(job)) return true;
+  // A method that was overridden may hand on a copy.
+  const text = json();
+  for (const status of told) if (JSON.stringify(status) === text) return true;
+  return false;
 }
 
 interface Listed {
@@ -76,9 +94,9 @@ export class InMemoryJobRepository implements JobRepository {
   /** Keeps a status. See {@link JobRepository.save} for versions. */
   // eslint-disable-next-line @typescript-eslint/require-await -- a refusal is a rejection
   async save(job: JobStatusInput): Promise<void> {
-    if (mirrored.has(job)) return;
-    const json = toJson(job, 'job status');
-    native(() => this.#store.save(json));
+    const json = (): string => toJson(job, 'job status');
+    if (isObject(job) && isMirrored(job, json)) return;
+    native(() => this.#store.save(json()));
   }
 
   /** The status, or undefined when there is no such job. */

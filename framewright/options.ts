@@ -1,5 +1,5 @@
 /** Options on their way in: what can be written down goes to the engine, callbacks and objects stay here. */
-import { checkMethod, checkObject, checkSignal, isObject } from './arguments.js';
+import { checkMethod, checkObject, checkSignal, isObject, isText } from './arguments.js';
 import { invalid } from './errors.js';
 import { toJson } from './memory-repository.js';
 import { stitcherKind } from './stitchers.js';
@@ -10,11 +10,11 @@ const CALLBACKS = ['onProgress', 'onChunkComplete', 'onChunkStdout', 'onChunkStd
 /** What is kept with a job. */
 const WRITTEN = [
   'concurrency', 'jobDir', 'merge', 'skipMerge', 'retries', 'retryDelay', 'crashRetries', 'retryPolicy', 'failurePolicy', 'timeouts', 'verifyOutput',
-  'progressPattern', 'cleanupChunks', 'allowOutsidePaths', 'env', 'outputFile', 'completedChunkIds', 'meta', 'stitcher',
+  'progressPattern', 'cleanupChunks', 'hashOutputs', 'allowOutsidePaths', 'env', 'outputFile', 'completedChunkIds', 'meta', 'stitcher', 'mergeAdapter',
 ] as const; // prettier-ignore
 
 /** Public fields of the status that come with a submit. */
-const PUBLIC = ['meta'] as const;
+const PUBLIC = ['meta', 'type'] as const;
 
 /** What JSON would change or leave out without a word is told as what it is: a number by its name, others as null. */
 function printable(value: unknown, deep = true): unknown {
@@ -35,6 +35,8 @@ export function checkOptions(options: unknown): asserts options is SubmitOptions
   if (options['stitcher'] !== undefined) checkMethod(options['stitcher'], 'stitcher', 'stitch');
   if (options['verifyOutput'] === 'function') throw invalid('verifyOutput', 'must be "none", "exists", "nonempty" or a function', 'options');
   if (options['id'] !== undefined && typeof options['id'] !== 'string') throw invalid('id', 'must be a string', 'options');
+  const { type } = options;
+  if (type !== undefined && (typeof type !== 'string' || type === '' || !isText(type))) throw invalid('type', 'must be a string that is not empty', 'options');
 }
 
 /** The JSON of what can be written down; empty when there is nothing. */
@@ -44,6 +46,7 @@ export function writtenOptions(options: JobExecutionOptions): string {
     let value: unknown = (options as Record<string, unknown>)[name];
     if (value === undefined) continue;
     if (name === 'verifyOutput' && typeof value === 'function') value = 'function';
+    if (name === 'mergeAdapter') value = true;
     if (name === 'stitcher') value = stitcherKind(value as NonNullable<JobExecutionOptions['stitcher']>);
     if ((name === 'timeouts' || name === 'env') && isObject(value) && !Array.isArray(value)) {
       value = Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, printable(entry)]));
@@ -62,12 +65,6 @@ export function publicFields(options: SubmitOptions): string {
   }
   return fields ? toJson(fields, 'options') : '';
 }
-
-/** What of the options only this process can keep. */
-export type LiveOptions = Pick<
-  JobExecutionOptions,
-  'onProgress' | 'onChunkComplete' | 'onChunkStdout' | 'onChunkStderr' | 'signal' | 'mergeAdapter' | 'stitcher' | 'verifyOutput'
->;
 
 /** A shallow copy without `undefined`, so that it can be put over other options. */
 export function defined<T extends object>(options: T): T {

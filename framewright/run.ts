@@ -7,10 +7,16 @@ import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
 import binding from './native.js';
 import { stitcherKind } from './stitchers.js';
 import { LONGEST_DELAY, clearTimeout, clock, setTimeout, sleep, turn } from './timers.js';
+import type { Copies } from './spec.js';
 import type { ErrorCode, JobErrorInfo, JobExecutionOptions, JobSpec, JobState, RenderJobChunk, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
+
+// Found once: they are called for every chunk.
+const { next: nextChunk, complete: completeChunk } = binding;
 
 /** Answers of the engine to "what next"; a chunk is its position plus 2^32 times its attempt. */
 const WAIT = -2;
+/** The end of a run, in place of a chunk, is told this much lower. */
+const ENDED = -10;
 const SHIFT = 4_294_967_296;
 
 /** What the engine says after the last chunk, and after a merge; below 0: the run has ended. */
@@ -18,6 +24,9 @@ const MERGE = 1;
 const BUSY = 2;
 const MERGED = 4;
 const MERGE_IN = 10;
+
+/** Outputs that change under our hands are made again so often before the merge has to do with what is there. */
+const MOST_REPAIRS = 3;
 
 /** Chunks are fetched from the engine in slices of so many. */
 const SLICE = 1024;
@@ -32,8 +41,8 @@ const STATES: readonly JobState[] = ['pending', 'running', 'paused', 'completed'
 /** Options that are given to an executor carry the run under this key; a spread copies it. */
 export const RUN = Symbol('framewright.run');
 
-/** How a chunk is done in JavaScript. */
-export type ChunkFunction = (chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal, index: number) => Promise<WorkerResult>;
+/** How a chunk is done in JavaScript. Without a signal of its own it has the run's. */
+export type ChunkFunction = (chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal | undefined, index: number) => Promise<WorkerResult>;
 
 /** Whether a chunk has exactly the fields that nearly all chunks have, all of them flat. */
 export function isPlainChunk(chunk: unknown): chunk is RenderJobChunk {
@@ -46,7 +55,11 @@ export function isPlainChunk(chunk: unknown): chunk is RenderJobChunk {
 
 export interface RunHost {
   readonly engine: Engine;
+  /** The engine's number. */
+  readonly number: number;
   readonly abortGraceMs: number;
+  /** The manager's identity on a durable store: processes carry it, so that who goes on after a crash finds them. */
+  readonly owner: (() => string) | undefined;
   /** Something went wrong beside the job. */
   warn(id: string, message: string, error?: unknown, code?: ErrorCode): void;
   /** The job changed; stores behind JavaScript have to hear of it. */
@@ -55,9 +68,22 @@ export interface RunHost {
   ended(run: JobRun, state: JobState | undefined): void;
   /** Whether changes are saved through JavaScript. */
   saves(): boolean;
-  /** Hands on what the engine has to tell. */
+  /** Hands on what the engine has to tell, if anybody listens. */
   tell(): void;
+  /** Does what the engine asks, at once. */
+  hear(): void;
+  /** Calls back once the store has caught up, perhaps. */
+  behind(wake: () => void): void;
 }
+
+/** Chunks of a run, one after the other. */
+interface Slice {
+  from: number;
+  chunks: RenderJobChunk[];
+  plain: boolean;
+}
+
+const NO_COPIES: Copies = { chunks: [], plain: true };
 
 interface Watch {
   controller: AbortController;
@@ -77,8 +103,8 @@ export class JobRun {
 
   /** Stop once the chunks that run now have ended. */
   graceful = false;
-  /** Wakes those that wait for a retry. */
-  readonly #leave = new Set<() => void>();
+  /** Wakes those that wait for a retry; like others of its kind made when it is needed: there may be many short runs. */
+  #leave: Set<() => void> | undefined;
   /** The spec as the executor gets it. */
   spec: JobSpec | undefined;
   /** What the executor was handed, so that only the very same options are taken as this run's. */
@@ -88,16 +114,24 @@ export class JobRun {
   /** What the user's code threw outside of a chunk. */
   cause: unknown;
   /** What was thrown in the latest attempt of each chunk. */
-  readonly #causes = new Map<number, { attempt: number; cause: unknown }>();
+  #causes: Map<number, { attempt: number; cause: unknown }> | undefined;
+  /** Whether the job was taken over after a crash: each attempt is counted before it begins. */
+  wary = false;
+  /** What is known at the start of a run that begins at once: how many chunks there are, plus 2^32 times how many are done, and the first one. */
+  begun: { extent: number; first: number } | undefined;
   /** Resolves when the engine's own driver has no process left. */
   ran: (() => void) | undefined;
+  /** Whether it has one chunk and no more. */
+  lone = false;
   /** Whether the chunks at hand have exactly the fields that chunks usually have. */
   plain: boolean;
-  /** The chunks from `#from` on: all of them, or the slice that was read last. */
-  #slice: RenderJobChunk[];
-  #from = 0;
+  /** The chunks from `#slice.from` on: all of them, or the slice that was asked for last. */
+  #slice: Slice;
+  /** The slices that were read last; loops that waited are still in one of them while others are in the next. */
+  #slices: Slice[] | undefined;
+  #mostSlices = 2;
   #completed = 0;
-  #timers = new Set<NodeJS.Timeout>();
+  #timers: Set<NodeJS.Timeout> | undefined;
 
   constructor(
     readonly host: RunHost,
@@ -105,10 +139,10 @@ export class JobRun {
     readonly ticket: number,
     readonly number: number,
     readonly options: JobExecutionOptions,
-    chunks: RenderJobChunk[] = [],
+    copies: Copies = NO_COPIES,
   ) {
-    this.#slice = chunks;
-    this.plain = chunks.every(isPlainChunk);
+    this.plain = copies.plain;
+    this.#slice = { from: 0, chunks: copies.chunks, plain: copies.plain };
   }
 
   /** The options that the executor passed on, with the user's own callbacks where the manager's came back untouched. */
@@ -119,20 +153,44 @@ export class JobRun {
     const complete = onChunkComplete === given?.onChunkComplete ? own.onChunkComplete : onChunkComplete;
     if (progress) Object.assign(direct, { onProgress: progress });
     if (complete) Object.assign(direct, { onChunkComplete: complete });
+    if (options.signal && options.signal !== given?.signal) this.#follow(options.signal);
     this.given = direct;
     return direct;
   }
 
+  /** A signal of the executor's own stops the run as an executor that rejects with an AbortError does. */
+  #follow(signal: AbortSignal): void {
+    const stop = (): void => {
+      if (this.over) return;
+      try {
+        this.#engine.cancel(this.id, null, false);
+      } catch {
+        // The manager closes, and takes no other call.
+        const error: JobErrorInfo = { code: 'ABORTED', message: 'The executor aborted the run' };
+        this.#engine.timeOut(this.ticket, JSON.stringify(error));
+      }
+    };
+    if (signal.aborted) stop();
+    else {
+      signal.addEventListener('abort', stop, { once: true });
+      this.#unfollow = () => {
+        signal.removeEventListener('abort', stop);
+      };
+    }
+  }
+
+  #unfollow: (() => void) | undefined;
+
   /** What was thrown where a job failed. */
   causeOf(failure: JobErrorInfo): unknown {
     if (failure.chunkId === undefined) return this.cause;
-    const known = this.#causes.get(failure.chunkId);
+    const known = this.#causes?.get(failure.chunkId);
     return known?.attempt === failure.attempt ? known?.cause : undefined;
   }
 
   /** What a function of the user's threw about a chunk that the engine runs. */
   setCause(chunkId: number, attempt: number, cause: unknown): void {
-    this.#causes.set(chunkId, { attempt, cause });
+    (this.#causes ??= new Map()).set(chunkId, { attempt, cause });
   }
 
   get #engine(): Engine {
@@ -172,8 +230,12 @@ export class JobRun {
     this.#wake();
   }
 
+  #leaver(wake: () => void): void {
+    (this.#leave ??= new Set()).add(wake);
+  }
+
   #wake(): void {
-    for (const wake of [...this.#leave]) wake();
+    for (const wake of [...(this.#leave ?? [])]) wake();
   }
 
   /** Waits for a retry to be due, or until there is nothing to wait for. */
@@ -183,48 +245,81 @@ export class JobRun {
     const wake = (): void => {
       over.abort();
     };
-    this.#leave.add(wake);
+    this.#leaver(wake);
     await sleep(ms, over.signal);
-    this.#leave.delete(wake);
+    this.#leave?.delete(wake);
+  }
+
+  /** Waits until the store may have caught up, or until there is nothing to wait for. */
+  async #catchUp(): Promise<void> {
+    if (this.graceful || this.aborted) return;
+    await new Promise<void>((resolve) => {
+      const wake = (): void => {
+        this.#leave?.delete(wake);
+        resolve();
+      };
+      this.#leaver(wake);
+      this.host.behind(wake);
+    });
+  }
+
+  /** Waits for what comes before the first chunk, but not once the run is to stop. */
+  async before(ready: Promise<unknown>): Promise<void> {
+    if (this.graceful || this.aborted) return;
+    let wake = (): void => undefined;
+    const stopped = new Promise<void>((resolve) => (wake = resolve));
+    this.#leaver(wake);
+    await Promise.race([ready, stopped]);
+    this.#leave?.delete(wake);
   }
 
   /** A timer that ends with the run. */
   after(ms: number, act: () => void): NodeJS.Timeout {
     const timer = setTimeout(
       () => {
-        this.#timers.delete(timer);
+        this.#timers?.delete(timer);
         act();
       },
       Math.min(ms, LONGEST_DELAY),
     );
-    this.#timers.add(timer);
+    (this.#timers ??= new Set()).add(timer);
     return timer;
   }
 
   stopTimer(timer: NodeJS.Timeout): void {
     clearTimeout(timer);
-    this.#timers.delete(timer);
+    this.#timers?.delete(timer);
   }
 
   /** The run is over, whoever ended it; `code` is how the engine says so. */
   finish(code: number): void {
     if (this.over || code >= 0) return;
     this.over = true;
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
+    if (this.#timers) for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers = undefined;
+    this.#unfollow?.();
     this.host.ended(this, STATES[-code - 1]);
   }
 
-  /** The chunk at a position; most come one after the other. */
+  /** The chunk at a position; most come one after the other. `plain` is about it until the next one is asked for. */
   chunk(index: number): RenderJobChunk {
-    let at = index - this.#from;
-    if (at < 0 || at >= this.#slice.length) {
-      this.#from = index - (index % SLICE);
-      this.#slice = JSON.parse(this.#engine.runChunks(this.ticket, this.#from, SLICE)) as RenderJobChunk[];
-      at = index - this.#from;
-      this.plain = !this.#careful && this.#slice.every(isPlainChunk);
+    const { from, chunks } = this.#slice;
+    if (index < from || index >= from + chunks.length) this.#slice = this.#sliceOf(index);
+    return this.#slice.chunks[index - this.#slice.from] as RenderJobChunk;
+  }
+
+  #sliceOf(index: number): Slice {
+    const from = index - (index % SLICE);
+    const slices = (this.#slices ??= []);
+    let slice = slices.find((known) => known.from === from);
+    if (!slice) {
+      const chunks = JSON.parse(this.#engine.runChunks(this.ticket, from, SLICE)) as RenderJobChunk[];
+      slice = { from, chunks, plain: !this.#careful && chunks.every(isPlainChunk) };
+      slices.push(slice);
+      if (slices.length > this.#mostSlices) slices.shift();
     }
-    return this.#slice[at] as RenderJobChunk;
+    this.plain = slice.plain;
+    return slice;
   }
 
   /** Calls a function of the user's; what it throws is told beside the job. */
@@ -247,28 +342,9 @@ export class JobRun {
   /** Runs all chunks and the merge; ends the job. */
   async runChunks(adapter: WorkerAdapter | undefined, run: ChunkFunction, options: JobExecutionOptions): Promise<void> {
     const engine = this.#engine;
-    const extent = engine.extent(this.ticket);
-    const total = extent >>> 0;
-    const settings = adapter && processSettings(adapter);
-    this.#completed = Math.floor(extent / SHIFT);
-    if (total > this.#completed) {
-      if (settings) {
-        const { onChunkStdout, onChunkStderr, onChunkComplete, onProgress } = options;
-        const tellChunks = Boolean(onChunkComplete ?? onProgress) || this.host.saves();
-        const ran = new Promise<void>((resolve) => (this.ran = resolve));
-        engine.drive(this.ticket, settings.inherit, settings.killGraceMs, settings.keepOutputBytes, Boolean(onChunkStdout ?? onChunkStderr), tellChunks);
-        await ran;
-        this.ran = undefined;
-      } else {
-        const slots = Math.min(options.concurrency ?? 1, total - this.#completed);
-        this.#turnedAt = clock();
-        this.#careful = this.#isCareful(options);
-        if (this.#careful) this.plain = false;
-        const loops: Promise<void>[] = [];
-        for (let n = 0; n < slots; n += 1) loops.push(this.#loop(run, options, total));
-        await (loops.length === 1 ? loops[0] : Promise.all(loops));
-      }
-    }
+    await this.#doChunks(adapter, run, options);
+    // What is merged is what the chunks have left behind.
+    for (let n = 0; n < MOST_REPAIRS && !this.over && (await this.checkOutputs()) > 0; n += 1) await this.#doChunks(adapter, run, options);
     if (this.over) return;
     let code = engine.advance(this.ticket, this.number);
     while (code === MERGE || code >= MERGE_IN) {
@@ -287,17 +363,60 @@ export class JobRun {
     this.finish(code);
   }
 
+  /** Has chunks done again whose outputs are gone or were changed; gives how many. */
+  async checkOutputs(): Promise<number> {
+    return this.#engine.hasOutputs(this.ticket) ? this.#engine.checkOutputs(this.ticket, this.number) : 0;
+  }
+
+  /** Runs the chunks that are to be done; undefined: none is. */
+  #doChunks(adapter: WorkerAdapter | undefined, run: ChunkFunction, options: JobExecutionOptions): Promise<unknown> | undefined {
+    const engine = this.#engine;
+    const { begun } = this;
+    this.begun = undefined;
+    const extent = begun?.extent ?? engine.extent(this.ticket);
+    const total = extent >>> 0;
+    const settings = adapter && processSettings(adapter);
+    this.lone = total === 1;
+    this.#completed = Math.floor(extent / SHIFT);
+    if (total <= this.#completed) return undefined;
+    if (settings) {
+      const { onChunkStdout, onChunkStderr, onChunkComplete, onProgress } = options;
+      const tellChunks = Boolean(onChunkComplete ?? onProgress) || this.host.saves();
+      const ran = new Promise<void>((resolve) => {
+        this.ran = () => {
+          this.ran = undefined;
+          resolve();
+        };
+      });
+      engine.drive(this.ticket, settings.inherit, settings.killGraceMs, settings.keepOutputBytes, Boolean(onChunkStdout ?? onChunkStderr), tellChunks);
+      return ran;
+    }
+    const slots = Math.min(options.concurrency ?? 1, total - this.#completed);
+    this.#turnedAt = clock();
+    this.#careful = this.#isCareful(options);
+    if (this.#careful) this.plain = false;
+    this.#mostSlices = Math.ceil(slots / SLICE) + 1;
+    const first = this.#loop(run, options, total, begun?.first);
+    if (slots === 1) return first;
+    const loops = [first];
+    for (let n = 1; n < slots; n += 1) loops.push(this.#loop(run, options, total));
+    return Promise.all(loops);
+  }
+
   /** Whether loops wait between taking a chunk and running it, so that another one may have taken the next slice. */
   #careful = false;
 
   /** When everything else last had its turn: chunks that wait for nothing would take them all. */
   #turnedAt = 0;
 
-  async #loop(run: ChunkFunction, options: JobExecutionOptions, total: number): Promise<void> {
+  async #loop(run: ChunkFunction, options: JobExecutionOptions, total: number, first?: number): Promise<void> {
     const engine = this.#engine;
     const { ticket } = this;
+    const { number } = this.host;
     const careful = this.#careful;
-    let next = engine.next(ticket);
+    // Where nobody else is told of a chunk, the engine may end the run with the last one.
+    const ends = options.onChunkComplete || options.onProgress || this.host.saves() ? 0 : this.number;
+    let next = first ?? nextChunk(number, ticket);
     for (let n = 1; ; n += 1) {
       if (n % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS) {
         await turn();
@@ -305,12 +424,21 @@ export class JobRun {
       }
       if (next < 0) {
         if (next !== WAIT) return;
-        await this.#rest(engine.waitMs(ticket));
-        next = engine.next(ticket);
+        if (engine.isBehind()) await this.#catchUp();
+        else await this.#rest(engine.waitMs(ticket));
+        next = nextChunk(number, ticket);
         continue;
       }
       const index = next >>> 0;
       const attempt = Math.floor(next / SHIFT);
+      if (this.wary) {
+        await this.#counted();
+        if (this.over) return;
+        if (this.aborted) {
+          engine.stopped(ticket, index, attempt);
+          return;
+        }
+      }
       const chunk = this.chunk(index);
       const begun = clock();
       let watch: Watch | undefined;
@@ -322,7 +450,7 @@ export class JobRun {
           result = await this.#watched(run(chunk, this, attempt, watch.controller.signal, index), watch);
           await this.#verify(chunk, options, result);
         } else {
-          result = await run(chunk, this, attempt, this.signal, index);
+          result = await run(chunk, this, attempt, undefined, index);
         }
         if (typeof result !== 'object' || (result as unknown) === null || !Number.isInteger(result.exitCode)) {
           throw new TypeError('the adapter gave no result with an exitCode');
@@ -337,10 +465,12 @@ export class JobRun {
         this.host.warn(this.id, `A late report was refused: chunk ${chunk.id} ended after its run`);
         return;
       }
+      if (result.stdout || result.stderr) engine.keepLog(ticket, index, attempt, text(result.stdout), text(result.stderr));
       if (result.exitCode !== 0) {
         const signal = typeof result.signal === 'string' ? result.signal : undefined;
         next = engine.failExit(ticket, index, attempt, chunk.id, clamped(result.exitCode), signal, text(result.stderr));
         this.host.touched(this.id);
+        if (next < 0) this.host.hear();
         continue;
       }
       const { stdout, stderr } = result;
@@ -348,12 +478,22 @@ export class JobRun {
       next =
         stdout || stderr
           ? engine.completeWith(ticket, index, attempt, durationMs, text(stdout), text(stderr))
-          : engine.complete(ticket, index, attempt, durationMs);
+          : completeChunk(number, ticket, ends, index, attempt, durationMs);
+      if (next < ENDED) {
+        this.finish(next - ENDED);
+        return;
+      }
       this.#completed += 1;
       this.host.touched(this.id);
       if (options.onChunkComplete) this.call('onChunkComplete', options.onChunkComplete, chunk.id, result);
       if (options.onProgress) this.call('onProgress', options.onProgress, this.#completed, total);
     }
+  }
+
+  /** Waits until an attempt is counted, where a chunk may be what killed the owner before. */
+  async #counted(): Promise<void> {
+    // What can't be written is told when the attempt ends.
+    await this.#engine.committed(this.id).catch(() => undefined);
   }
 
   /** Gives the next chunk after an attempt that did not end with a result. */
@@ -369,13 +509,15 @@ export class JobRun {
     }
     // Of a function of the user's that threw, its own error is the cause.
     const cause = error instanceof FramewrightError && error.code === 'OUTPUT_MISSING' ? (error.cause ?? error) : error;
-    this.#causes.set(chunk.id, { attempt, cause });
+    this.setCause(chunk.id, attempt, cause);
     const known = error instanceof FramewrightError ? error.code : undefined;
     const code: ErrorCode = known && known !== 'ABORTED' ? known : isFatal(error) ? 'SPAWN_FAILED' : 'CHUNK_FAILED';
     const message = messageOf(error);
     const info = expired ?? { code, message: message.startsWith(`Chunk ${chunk.id} failed`) ? message : `Chunk ${chunk.id} failed: ${message}` };
     const next = engine.fail(this.ticket, index, attempt, JSON.stringify(info), expired ? false : isFatal(error));
     this.host.touched(this.id);
+    // Where it was the last one, its siblings are to stop before they do anything else.
+    if (next < 0) this.host.hear();
     return next;
   }
 
@@ -401,11 +543,11 @@ export class JobRun {
     return options.verifyOutput ?? (options.stitcher && options.outputFile && options.merge !== false && options.skipMerge !== true ? 'nonempty' : 'none');
   }
 
-  readonly #watches = new Map<RenderJobChunk, Watch>();
+  #watches: Map<RenderJobChunk, Watch> | undefined;
 
   /** A sign of life of a chunk. */
   sign(chunk: RenderJobChunk): void {
-    this.#watches.get(chunk)?.sign();
+    this.#watches?.get(chunk)?.sign();
   }
 
   #watch(chunk: RenderJobChunk, options: JobExecutionOptions): Watch {
@@ -428,7 +570,7 @@ export class JobRun {
       },
       end: () => {
         this.signal.removeEventListener('abort', stop);
-        this.#watches.delete(chunk);
+        this.#watches?.delete(chunk);
         clearTimeout(silence);
         for (const timer of timers) clearTimeout(timer);
       },
@@ -452,7 +594,7 @@ export class JobRun {
       timers.push(start);
     }
     arm();
-    this.#watches.set(chunk, watch);
+    (this.#watches ??= new Map()).set(chunk, watch);
     return watch;
   }
 
@@ -601,7 +743,7 @@ export class JobRun {
         command: program,
         args,
         meta: { ...options.meta },
-        env: { ...options.env, FRAMEWRIGHT_JOB_ID: this.id },
+        env: { ...options.env, FRAMEWRIGHT_JOB_ID: this.id, ...(this.host.owner ? { FRAMEWRIGHT_OWNER: this.host.owner() } : {}) },
         signal,
         ...(options.jobDir === undefined ? {} : { cwd: options.jobDir }),
       };

@@ -1,7 +1,8 @@
 /** Saves of jobs through a repository that is JavaScript: one job one save at a time, what comes meanwhile together. */
 import type { Engine } from './binding.js';
 import { FramewrightError, messageOf } from './errors.js';
-import { markMirrored } from './memory-repository.js';
+import { mirroring } from './memory-repository.js';
+import type { Patience } from './patience.js';
 import { sleep } from './timers.js';
 import type { JobRepository, JobStatus, JobStatusInput } from './types.js';
 
@@ -12,6 +13,8 @@ const LONGEST_DELAY_MS = 1000;
 
 interface Job {
   dirty: boolean;
+  /** The repository has a save that it has not answered. */
+  asked: boolean;
   failures: number;
   waiting: { resolve: () => void; reject: (error: unknown) => void }[];
 }
@@ -27,6 +30,7 @@ export class Saver {
     readonly repository: JobRepository,
     /** The repository is the truth; otherwise it is told what the native store has already. */
     readonly outside: boolean,
+    readonly patience: Patience,
     readonly warn: (id: string, message: string, error: unknown) => void,
   ) {}
 
@@ -35,16 +39,18 @@ export class Saver {
     this.#change(id);
   }
 
-  /** Resolves when what is true of the job now has been saved; rejects when that failed several times. */
+  /** Resolves when what is true of the job now has been saved; rejects when that failed several times, or takes too long. */
   flush(id: string): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#change(id, { resolve, reject });
-    });
+    return this.patience.with(
+      new Promise<void>((resolve, reject) => {
+        this.#change(id, { resolve, reject });
+      }),
+    );
   }
 
   #change(id: string, waiter?: Job['waiting'][number]): void {
     const known = this.#jobs.get(id);
-    const job = known ?? { dirty: true, failures: 0, waiting: [] };
+    const job = known ?? { dirty: true, asked: false, failures: 0, waiting: [] };
     if (waiter) job.waiting.push(waiter);
     job.dirty = true;
     if (known) return;
@@ -74,6 +80,11 @@ export class Saver {
     return this.#jobs.has(id);
   }
 
+  /** Whether the repository has a save of the job that it has not answered. */
+  isAsked(id: string): boolean {
+    return this.#jobs.get(id)?.asked === true;
+  }
+
   /** No save is begun any more, except those that run. */
   end(): void {
     this.#ended = true;
@@ -93,8 +104,7 @@ export class Saver {
       await this.repository.save(status);
       this.#seen.set(id, (seen ?? 0) + 1);
     } else {
-      markMirrored(status);
-      await this.repository.save(status);
+      await mirroring(status, () => this.repository.save(status));
     }
     this.engine.saved(id, snapshot.version);
   }
@@ -103,7 +113,7 @@ export class Saver {
   async #look(id: string, error: unknown): Promise<void> {
     if (!this.outside || (error as { code?: unknown } | undefined)?.code !== 'CONFLICT') return;
     try {
-      this.saw(id, (await this.repository.get(id)) ?? undefined);
+      this.saw(id, (await this.patience.with(this.repository.get(id))) ?? undefined);
     } catch {
       // Looked at again after the next try.
     }
@@ -119,7 +129,8 @@ export class Saver {
       job.dirty = false;
       const waiting = job.waiting.splice(0);
       try {
-        await this.once(id);
+        job.asked = true;
+        await this.once(id).finally(() => (job.asked = false));
         job.failures = 0;
         for (const { resolve } of waiting) resolve();
       } catch (error) {

@@ -99,6 +99,8 @@ export interface ChunkStatus {
   exitCode?: number;
   signal?: string;
   error?: JobErrorInfo;
+  /** The output of a completed chunk as it was then, where there is one: the chunk is taken over only while it is unchanged. */
+  output?: { bytes: number; modifiedAt: number; sha256?: string };
 }
 
 export interface JobErrorInfo {
@@ -132,7 +134,10 @@ export interface JobStatus {
   metrics?: { totalDurationMs: number; wallMs?: number; queuedMs?: number; attempts?: number; retries?: number };
   // eslint-disable-next-line @typescript-eslint/no-explicit-any -- the user's own
   meta?: Record<string, any>;
-  /** One entry per completed chunk, in order of completion; stdout/stderr are the kept tail. */
+  /**
+   * One entry per completed chunk, in order of completion; stdout/stderr are the kept tail: up to 8 KiB each. All of a job
+   * together are kept in 1 MiB: where that is not enough, the latest chunks keep their tails and the others the ends of theirs.
+   */
   logs?: ChunkLog[];
 
   /** Grows with every committed change, not with progress; a write that names an older one is refused. */
@@ -224,6 +229,11 @@ export interface JobExecutionOptions {
   skipMerge?: boolean;
   /** Further attempts per chunk. Default 0. */
   retries?: number;
+  /**
+   * How often the owner may die while a chunk runs before that chunk is failed. A crash raises `attempt` and uses this,
+   * never `retries`. Default 3.
+   */
+  crashRetries?: number;
   /** Milliseconds between attempts; 0 means 0. Default 1000. */
   retryDelay?: number;
   /** Instead of `retryDelay`: delays that grow. */
@@ -244,6 +254,12 @@ export interface JobExecutionOptions {
   progressPattern?: string;
   /** Remove the chunk files after a verified merge. Default false. */
   cleanupChunks?: boolean;
+  /**
+   * Finished chunks are taken over only while their outputs are what they were. Default false: size and time of the last
+   * change tell. True: a SHA-256 of the content tells, which is read once when the chunk has finished and again before each
+   * run and merge; a file that was copied or touched counts as unchanged.
+   */
+  hashOutputs?: boolean;
   /** May `outputFile` be absolute or leave `jobDir`? Default true; the command line defaults to false. */
   allowOutsidePaths?: boolean;
   env?: Record<string, string>;
@@ -308,6 +324,8 @@ export interface SubmitOptions extends JobExecutionOptions {
    * Default: a random UUID. `spec.id` names the render, not the record.
    */
   id?: string;
+  /** A job with a type runs only in a manager that names it in `types`; one without runs in any. */
+  type?: string;
 }
 
 /** Without `limit`: everything, handed over in slices. */
@@ -334,6 +352,21 @@ export interface JobManagerOptions {
    * whatever the executor reports later is refused. Default 5000.
    */
   abortGraceMs?: number;
+  /**
+   * How long a silent owner keeps a job on a durable repository, in milliseconds. Default 10,000; renewed by a native
+   * thread, never by the event loop.
+   */
+  leaseMs?: number;
+  /** Take over jobs whose owner is gone, at start and while running. Default true on durable repositories. */
+  recover?: boolean;
+  /** The types of job that this manager's executor can run. Default: those without a type. */
+  types?: string[];
+  /**
+   * How long a repository written in JavaScript may take to answer. A call that needs a longer answer rejects with
+   * STORE_UNAVAILABLE; a save that is still under way is waited for, however long it takes, before the next one of its job.
+   * Default 30,000.
+   */
+  storeTimeoutMs?: number;
   /** Structured log records; nothing is ever written to the console otherwise. */
   logger?: (record: LogRecord) => void;
 }

@@ -29,7 +29,8 @@ pub fn environment(only: Option<&[String]>) -> Vec<(OsString, OsString)> {
 
 /// Grace and kept output from what the adapter was made with.
 pub fn process_options(kill_grace_ms: f64, keep_output_bytes: f64) -> ProcessOptions {
-    ProcessOptions { kill_grace: Duration::try_from_secs_f64(kill_grace_ms / 1000.0).unwrap_or(Duration::MAX / 4), keep_output: keep_output_bytes as usize }
+    let kill_grace = Duration::try_from_secs_f64(kill_grace_ms / 1000.0).unwrap_or(Duration::MAX / 4);
+    ProcessOptions { kill_grace, keep_output: keep_output_bytes as usize, ..ProcessOptions::default() }
 }
 
 #[derive(Deserialize)]

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use framewright_core::job::state::Control;
-use framewright_core::job::status;
-use framewright_core::job::{ChunkState, Error, ErrorCode, ErrorInfo, JobEvent, Options, Spec};
+use framewright_core::job::{ChunkState, Error, ErrorCode, ErrorInfo, JobEvent, JobState};
 use framewright_core::manager::drive::ProcessDriver;
 use framewright_core::manager::{Advance, Controlled, Manager, Notices, Settled};
 use framewright_core::repository::memory::{Ask, MemoryRepository, now_ms};
 use napi::Status;
-use napi::bindgen_prelude::{Env, Function, Result, spawn};
+use napi::bindgen_prelude::{Env, Function, PromiseRaw, Result, spawn};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use serde_json::{Map, Value};
 
 use crate::adapter::{environment, process_options};
+use crate::durable::{self, DurableStore, StoredJob, StoredStatus, promise};
 use crate::error::{failure, thrown};
 use crate::exit;
 use crate::spec::{LongLists, SpecBuilder};
-use crate::store::{JobPage, MemoryStore, list, long};
+use crate::store::{ChunkPage, JobPage, MemoryStore, list, long};
+use crate::table;
 
 type Wake = ThreadsafeFunction<(), (), (), Status, false, true>;
 
@@ -48,7 +49,8 @@ pub struct EventPage {
     pub place: f64,
 }
 
-fn code(advance: Advance) -> f64 {
+/// What JavaScript is told of it.
+pub fn code(advance: Advance) -> f64 {
     match advance {
         Advance::Ended(None) => -7.0,
         Advance::Ended(Some(state)) => -1.0 - f64::from(state as u8),
@@ -73,7 +75,8 @@ fn info(json: &str) -> ErrorInfo {
     serde_json::from_str(json).unwrap_or_else(|_| ErrorInfo::new(ErrorCode::Internal, json))
 }
 
-fn fields(json: &str) -> Option<Map<String, Value>> {
+/// A JSON object, or nothing.
+pub fn fields(json: &str) -> Option<Map<String, Value>> {
     if json.is_empty() { None } else { serde_json::from_str(json).ok() }
 }
 
@@ -81,32 +84,210 @@ fn words(program: &str) -> Result<Vec<String>> {
     crate::spec::split_command(program.to_owned())
 }
 
+impl Engine {
+    fn of(inner: Arc<Manager>, cache: bool) -> Self {
+        table::add(&inner);
+        Self { inner, cache }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        table::remove(self.inner.number());
+    }
+}
+
 #[napi]
 impl Engine {
     /// `store`: the jobs' home; without one, the engine has a cache of its own for a store behind JavaScript. `wake` is
     /// called when there are notices or events and nobody is asking.
     #[napi(constructor, catch_unwind)]
-    pub fn new(env: &Env, store: Option<&MemoryStore>, most_running: u32, wake: Function<'_, (), ()>) -> Result<Self> {
+    pub fn new(env: &Env, store: Option<&MemoryStore>, most_running: u32, kinds: Vec<String>, runs: bool, wake: Function<'_, (), ()>) -> Result<Self> {
         let wake: Wake = wake.build_threadsafe_function().weak::<true>().build_callback(|_| Ok(()))?;
         let notices = Notices::new(move || {
             let _ = wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
         });
         let repository = store.map_or_else(|| MemoryRepository::new(true), |store| store.inner.clone());
-        Ok(Self { inner: Manager::new(repository, notices, exit::groups(env), most_running), cache: store.is_none() })
+        let kinds = kinds.into_iter().map(Into::into).collect();
+        Ok(Self::of(Manager::new(repository, notices, exit::groups(env), most_running, runs, kinds), store.is_none()))
     }
 
-    /// Takes a job given as JSON; gives its ticket. With `hold` it waits for `admit`.
+    /// The manager's native half over a durable store.
+    #[allow(clippy::too_many_arguments, reason = "numbers and strings cross cheaper than an object")]
+    #[napi(factory, catch_unwind)]
+    pub fn over(
+        env: &Env,
+        store: &DurableStore,
+        most_running: u32,
+        lease_ms: f64,
+        recover: bool,
+        kinds: Vec<String>,
+        runs: bool,
+        wake: Function<'_, (), ()>,
+    ) -> Result<Self> {
+        let wake: Wake = wake.build_threadsafe_function().weak::<true>().build_callback(|_| Ok(()))?;
+        let notices = Notices::new(move || {
+            let _ = wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+        });
+        let options = durable::options(lease_ms, recover, kinds, runs);
+        Ok(Self::of(Manager::over(store.inner.clone(), options, notices, exit::groups(env), most_running), false))
+    }
+
+    /// Resolves once the durable store has what is true of a job that is owned here.
     #[napi(catch_unwind)]
-    pub fn submit(&self, id: String, spec: String, options: String, public: String, needs_command: bool, hold: bool) -> Result<u32> {
-        let options = Options::parse(&options).map_err(thrown)?;
-        let spec = Spec::parse(&spec, framewright_core::job::spec::Rules { needs_command }, &options).map_err(thrown)?;
-        self.inner.submit(&id, spec, options, fields(&public), hold).map_err(thrown)
+    pub fn committed<'env>(&self, env: &'env Env, id: String) -> Result<PromiseRaw<'env, ()>> {
+        promise(env, self.inner.clone().committed(id))
+    }
+
+    /// The status of a job on the durable store, or null.
+    #[napi(catch_unwind)]
+    pub fn fetch<'env>(&self, env: &'env Env, id: String) -> Result<PromiseRaw<'env, Option<StoredStatus>>> {
+        let manager = self.inner.clone();
+        promise(env, async move { Ok(manager.fetch(id).await?.map(StoredStatus::from)) })
+    }
+
+    /// A job of the durable store, for its chunks.
+    #[napi(catch_unwind)]
+    pub fn fetch_job<'env>(&self, env: &'env Env, id: String) -> Result<PromiseRaw<'env, StoredJob>> {
+        let manager = self.inner.clone();
+        promise(env, async move { manager.fetch_job(id).await.map(StoredJob::new) })
+    }
+
+    /// What a stream of an attempt said; attempt 0: the latest.
+    #[napi(catch_unwind)]
+    pub fn read_log<'env>(&self, env: &'env Env, id: String, chunk_id: f64, attempt: u32, stream: String) -> Result<PromiseRaw<'env, String>> {
+        let attempt = (attempt > 0).then_some(attempt);
+        promise(env, self.inner.clone().fetch_log(id, chunk_id as u64, attempt, durable::stream(&stream)))
+    }
+
+    /// Pauses a job on the durable store. 0: paused; 1: being stopped here; 2: did not apply; 3: it was so already.
+    #[napi(catch_unwind)]
+    pub fn pause_stored<'env>(&self, env: &'env Env, id: String, graceful: bool, strict: bool) -> Result<PromiseRaw<'env, u32>> {
+        let manager = self.inner.clone();
+        promise(env, async move { manager.control_stored(id, Control::Pause, Ask::Pause { graceful }, strict).await.map(controlled) })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn cancel_stored<'env>(&self, env: &'env Env, id: String, reason: Option<String>, strict: bool) -> Result<PromiseRaw<'env, u32>> {
+        let (manager, ask) = (self.inner.clone(), Ask::Cancel { reason: reason.map(Into::into) });
+        promise(env, async move { manager.control_stored(id, Control::Cancel, ask, strict).await.map(controlled) })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn remove_stored<'env>(&self, env: &'env Env, id: String, strict: bool) -> Result<PromiseRaw<'env, u32>> {
+        let manager = self.inner.clone();
+        promise(env, async move { manager.control_stored(id, Control::Delete, Ask::Delete, strict).await.map(controlled) })
+    }
+
+    /// The ticket of a job that goes on here once `queueUp` was called; -1: it did not apply, or another runs it.
+    #[napi(catch_unwind)]
+    pub fn resume_stored<'env>(&self, env: &'env Env, id: String, changes: String, strict: bool) -> Result<PromiseRaw<'env, f64>> {
+        let manager = self.inner.clone();
+        promise(env, async move { manager.resume_stored(id, changes, strict).await.map(|ticket| ticket.map_or(-1.0, f64::from)) })
+    }
+
+    /// The driver is ready for a job that was taken over or resumed.
+    #[napi(catch_unwind)]
+    pub fn queue_up(&self, ticket: u32) {
+        self.inner.queue_up(ticket);
+    }
+
+    /// A job that was taken over can't go on without an option that is missing.
+    #[napi(catch_unwind)]
+    pub fn lack(&self, ticket: u32, what: String) {
+        self.inner.lack(ticket, &what);
+    }
+
+    /// Takes over interrupted jobs now; gives their ids.
+    #[napi(catch_unwind)]
+    pub fn recover<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Vec<String>>> {
+        let manager = self.inner.clone();
+        promise(env, async move { Ok(manager.recover_now().await?.iter().map(|id| id.to_string()).collect()) })
+    }
+
+    /// Also takes jobs that nobody has had yet.
+    #[napi(catch_unwind)]
+    pub fn work(&self, on: bool) {
+        self.inner.work(on);
+    }
+
+    /// Jobs in memory that nobody works on.
+    #[napi(catch_unwind)]
+    pub fn interrupted(&self) -> Vec<String> {
+        self.inner.interrupted().iter().map(|id| id.to_string()).collect()
+    }
+
+    /// Takes over a job that nobody in this process works on; gives its ticket for `queueUp`; -1: somebody does.
+    #[napi(catch_unwind)]
+    pub fn take_here(&self, id: String) -> f64 {
+        self.inner.take_here(&id).map_or(-1.0, f64::from)
+    }
+
+    /// The option without which the job can't go on and which is not written down.
+    #[napi(catch_unwind)]
+    pub fn needs(&self, ticket: u32) -> Option<String> {
+        self.inner.needs(ticket).map(str::to_owned)
+    }
+
+    /// Has `Changed` notices pushed for a job of another owner.
+    #[napi(catch_unwind)]
+    pub fn await_stored(&self, id: String, on: bool) {
+        self.inner.await_stored(&id, on);
+    }
+
+    /// Writes what is left, within so many milliseconds, and gives the name back.
+    #[napi(catch_unwind)]
+    pub fn retire<'env>(&self, env: &'env Env, limit: f64) -> Result<PromiseRaw<'env, ()>> {
+        promise(env, self.inner.clone().retire(durable::milliseconds(limit)))
+    }
+
+    /// Keeps the whole outputs of an attempt; called before its end is told.
+    #[napi(catch_unwind)]
+    pub fn keep_log(&self, ticket: u32, index: u32, attempt: u32, stdout: String, stderr: String) {
+        self.inner.keep_log(ticket, index, attempt, &stdout, &stderr);
+    }
+
+    /// Resolves once the events of the durable store are followed.
+    #[napi(catch_unwind)]
+    pub fn begun<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        promise(env, self.inner.clone().begun())
+    }
+
+    /// Whether the job of a run has finished chunks with known outputs.
+    #[napi(catch_unwind)]
+    pub fn has_outputs(&self, ticket: u32) -> bool {
+        self.inner.has_outputs(ticket)
+    }
+
+    /// Has chunks done again whose outputs are gone or changed; gives how many.
+    #[napi(catch_unwind)]
+    pub fn check_outputs<'env>(&self, env: &'env Env, ticket: u32, run: u32) -> Result<PromiseRaw<'env, u32>> {
+        let manager = self.inner.clone();
+        promise(env, async move { Ok(manager.check_outputs(ticket, run).await) })
+    }
+
+    /// Number of the latest event that was seen here.
+    #[napi(catch_unwind)]
+    pub fn latest_event(&self) -> f64 {
+        self.inner.repository.log.latest() as f64
+    }
+
+    /// Names this engine in the calls that are functions of their own, as long as it lives.
+    #[napi(getter, catch_unwind)]
+    pub fn number(&self) -> u32 {
+        self.inner.number()
+    }
+
+    /// The identity of this manager.
+    #[napi(getter, catch_unwind)]
+    pub fn owner(&self) -> String {
+        self.inner.owner().to_string()
     }
 
     /// Takes a job whose spec came in slices.
     #[napi(catch_unwind)]
     pub fn submit_built(&self, id: String, builder: &mut SpecBuilder, public: String, hold: bool) -> Result<u32> {
-        let (spec, options) = builder.finish()?;
+        let (spec, options) = builder.take()?;
         self.inner.submit(&id, spec, options, fields(&public), hold).map_err(thrown)
     }
 
@@ -134,30 +315,14 @@ impl Engine {
         }
     }
 
-    /// Starts jobs; gives ticket and run of each, one after the other.
     #[napi(catch_unwind)]
-    pub fn ready(&self, most: u32) -> Vec<u32> {
-        self.inner.ready(most as usize).into_iter().flat_map(|ready| [ready.ticket, ready.run]).collect()
-    }
-
-    #[napi(catch_unwind)]
-    pub fn has_ready(&self) -> bool {
-        self.inner.has_ready()
-    }
-
-    #[napi(catch_unwind)]
-    pub fn next(&self, ticket: u32) -> f64 {
-        self.inner.next(ticket)
+    pub fn is_behind(&self) -> bool {
+        self.inner.is_behind()
     }
 
     #[napi(catch_unwind)]
     pub fn wait_ms(&self, ticket: u32) -> f64 {
         self.inner.wait_ms(ticket)
-    }
-
-    #[napi(catch_unwind)]
-    pub fn complete(&self, ticket: u32, index: u32, attempt: u32, duration_ms: f64) -> f64 {
-        self.inner.complete(ticket, index, attempt, duration_ms, None)
     }
 
     #[napi(catch_unwind)]
@@ -273,6 +438,12 @@ impl Engine {
         self.inner.shut_down();
     }
 
+    /// What is being stopped is killed at once.
+    #[napi(catch_unwind)]
+    pub fn kill(&self) {
+        self.inner.kill();
+    }
+
     #[napi(catch_unwind)]
     pub fn time_out(&self, ticket: u32, error: String) {
         self.inner.time_out(ticket, info(&error));
@@ -294,6 +465,15 @@ impl Engine {
         self.inner.repository.status(&id, |job| self.inner.live(job))
     }
 
+    /// Whether the job is owned here on a durable store, which has no end of it yet.
+    #[napi(catch_unwind)]
+    pub fn is_at_work(&self, id: String) -> bool {
+        let Some(cell) = self.inner.repository.cell(&id) else { return false };
+        let slot = cell.lock();
+        let active = |state| matches!(state, JobState::Pending | JobState::Running);
+        !slot.is_gone() && slot.kept.as_ref().is_some_and(|kept| kept.mine && active(kept.state))
+    }
+
     /// The job's state; null: it is gone.
     #[napi(catch_unwind)]
     pub fn state(&self, id: String) -> Option<String> {
@@ -301,6 +481,10 @@ impl Engine {
         let mut slot = cell.lock();
         if slot.is_gone() {
             return None;
+        }
+        if let Some(kept) = &slot.kept {
+            // What is true is what the store has.
+            return (kept.version > 0).then(|| kept.state.as_str().to_owned());
         }
         slot.job().ok().map(|job| job.state.as_str().to_owned())
     }
@@ -380,13 +564,6 @@ impl Engine {
         Ok(EventPage { events, place: place as f64 })
     }
 
-    /// JSON array of notices; null: none.
-    #[napi(catch_unwind)]
-    pub fn take_notices(&self) -> Option<String> {
-        let notices = self.inner.notices.take();
-        if notices.is_empty() { None } else { serde_json::to_string(&notices).ok() }
-    }
-
     /// Runs the chunks of a started job as processes; `Ran` tells when none is left.
     #[napi(catch_unwind)]
     pub fn drive(&self, ticket: u32, inherit: Option<Vec<String>>, kill_grace_ms: f64, keep_output_bytes: f64, tell_output: bool, tell_chunks: bool) {
@@ -406,23 +583,15 @@ impl Engine {
         self.inner.answer(question, error.map_or(Ok(ok), Err));
     }
 
-    /// JSON array of `ChunkStatus`.
+    /// Chunks from a position on, those in `state` if it is given, without the first `skip` of them, at most `most`. Looks at
+    /// no more of a job than can be done in passing: where a page ends, the next one begins.
     #[napi(catch_unwind)]
-    pub fn chunks(&self, id: String, state: Option<String>, offset: f64, limit: f64) -> Result<String> {
+    pub fn chunks(&self, id: String, state: Option<String>, from: u32, skip: f64, most: u32) -> Result<ChunkPage> {
         let cell = self.inner.repository.cell(&id).ok_or_else(|| thrown(Error::not_found(&id)))?;
         let mut slot = cell.lock();
         let job = slot.job().map_err(thrown)?;
         let state = state.and_then(|state| ChunkState::ALL.into_iter().find(|known| known.as_str() == state));
-        let mut out = String::from("[");
-        let found = (0..job.rows.total()).filter(|index| state.is_none_or(|state| job.rows.get(*index).state == state));
-        for (n, index) in found.skip(offset as usize).take(limit as usize).enumerate() {
-            if n > 0 {
-                out.push(',');
-            }
-            status::write_chunk(job, index, &mut out);
-        }
-        out.push(']');
-        Ok(out)
+        Ok(ChunkPage::of(job, state, from, skip, most))
     }
 
     /// JSON of the spec's head (everything but `chunks`) of a job.

@@ -4,12 +4,14 @@
 #![cfg_attr(test, allow(dead_code, reason = "what only JavaScript calls is left out of a test build"))]
 
 mod adapter;
+mod durable;
 mod engine;
 mod error;
 mod exit;
 mod files;
 mod spec;
 mod store;
+mod table;
 
 use napi_derive::napi;
 

@@ -1,19 +1,27 @@
 //! Specs on their way in: big ones come in slices. And plans on their way out.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 
 use framewright_core::job::plan::{Plan, PlanIssue};
 use framewright_core::job::spec::{Rules, SpecBuilder as Builder};
-use framewright_core::job::{Error, Issue, Job, Options, Spec, command, status};
-use napi::bindgen_prelude::Result;
+use framewright_core::job::{Error, ErrorCode, Issue, Job, Options, Spec, command, status};
+use framewright_core::repository::memory::Cell;
+use napi::bindgen_prelude::{Env, PromiseRaw, Result, spawn_blocking};
 use napi_derive::napi;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
+use crate::durable::promise;
 use crate::error::thrown;
 
-/// Takes in a spec whose chunks come in slices.
+/// Takes in a spec whose chunks come in slices. A thread of its own reads them while JavaScript writes the next ones.
 #[napi]
 pub struct SpecBuilder {
-    inner: Option<(Builder, Arc<Options>)>,
+    slices: Option<Sender<String>>,
+    reading: Option<JoinHandle<std::result::Result<Spec, Error>>>,
+    options: Arc<Options>,
+    built: Arc<Mutex<Option<Spec>>>,
 }
 
 #[napi]
@@ -22,37 +30,74 @@ impl SpecBuilder {
     #[napi(constructor, catch_unwind)]
     pub fn new(head: String, options: String, needs_command: bool) -> Result<Self> {
         let options = Options::parse(&options).map_err(thrown)?;
-        let builder = Builder::new(&head, Rules { needs_command }, &options);
-        Ok(Self { inner: Some((builder, options)) })
+        let given = options.clone();
+        let (sender, slices) = channel::<String>();
+        let reading = spawn_blocking(move || {
+            let mut builder = Builder::new(&head, Rules { needs_command }, &given);
+            for chunks in slices {
+                builder.push(&chunks);
+            }
+            builder.finish()
+        });
+        Ok(Self { slices: Some(sender), reading: Some(reading), options, built: Arc::default() })
     }
 
     /// Takes the next chunks: JSON of an array.
     #[napi(catch_unwind)]
     pub fn push(&mut self, chunks: String) {
-        if let Some((builder, _)) = &mut self.inner {
-            builder.push(&chunks);
+        if let Some(slices) = &self.slices {
+            // Who reads may have found an end: it is told by `finish`.
+            let _ = slices.send(chunks);
         }
+    }
+
+    /// Resolves when all is read; rejects with every problem.
+    #[napi(catch_unwind)]
+    pub fn finish<'env>(&mut self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        self.slices = None;
+        let reading = self.reading.take().ok_or_else(used_twice)?;
+        let built = self.built.clone();
+        promise(env, async move {
+            let spec = reading.await.map_err(|error| Error::new(ErrorCode::Internal, error.to_string()))??;
+            *built.lock() = Some(spec);
+            Ok(())
+        })
     }
 }
 
 impl SpecBuilder {
-    /// The spec and its options; only once.
-    pub fn finish(&mut self) -> Result<(Spec, Arc<Options>)> {
-        let (builder, options) = self.inner.take().ok_or_else(|| napi::Error::from_reason("used twice"))?;
-        Ok((builder.finish().map_err(thrown)?, options))
+    /// The spec and its options, once it was finished; only once.
+    pub fn take(&mut self) -> Result<(Spec, Arc<Options>)> {
+        let spec = self.built.lock().take().ok_or_else(used_twice)?;
+        Ok((spec, self.options.clone()))
     }
 }
 
-/// The long lists of a status as it was when it was asked for.
+fn used_twice() -> napi::Error {
+    napi::Error::from_reason("used twice")
+}
+
+/// The long lists of a status. Nothing is copied: a spec is never changed in place, and logs are only added at the end.
 #[napi]
 pub struct LongLists {
-    job: Job,
+    source: Source,
+    spec: Arc<Spec>,
+}
+
+enum Source {
+    Live(Arc<Cell>),
+    Read(Box<Job>),
 }
 
 impl LongLists {
-    /// Holds a copy of the job.
-    pub fn new(job: Job) -> Self {
-        Self { job }
+    /// The lists of the job in `cell`, which has `spec` now.
+    pub fn new(cell: Arc<Cell>, spec: Arc<Spec>) -> Self {
+        Self { source: Source::Live(cell), spec }
+    }
+
+    /// The lists of a job that was read from a store.
+    pub fn of(job: Job) -> Self {
+        Self { spec: job.spec.clone(), source: Source::Read(Box::new(job)) }
     }
 }
 
@@ -62,7 +107,7 @@ impl LongLists {
     #[napi(catch_unwind)]
     pub fn chunks(&self, from: u32, count: u32) -> String {
         let mut out = String::new();
-        self.job.spec.write_chunks(&mut out, from, count);
+        self.spec.write_chunks(&mut out, from, count);
         out
     }
 
@@ -70,7 +115,13 @@ impl LongLists {
     #[napi(catch_unwind)]
     pub fn logs(&self, from: u32, count: u32) -> String {
         let mut out = String::new();
-        status::write_logs(&self.job, from as usize, count as usize, &mut out);
+        match &self.source {
+            Source::Read(job) => status::write_logs(job, from as usize, count as usize, &mut out),
+            Source::Live(cell) => match cell.lock().job() {
+                Ok(job) => status::write_logs(job, from as usize, count as usize, &mut out),
+                Err(_) => out.push_str("[]"),
+            },
+        }
         out
     }
 }

@@ -1,20 +1,14 @@
 import { existsSync, mkdtempSync, readFileSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach } from 'vitest';
-
-const made: string[] = [];
-
-afterEach(() => {
-  for (const path of made.splice(0)) rmSync(path, { recursive: true, force: true });
-});
+import { afterManagers } from './managers.js';
 
 /** A temporary folder that is removed when its test has ended. */
 export class Folder {
   readonly path = realpathSync(mkdtempSync(join(tmpdir(), 'framewright-test-')));
 
   constructor() {
-    made.push(this.path);
+    afterManagers(() => rmSync(this.path, { recursive: true, force: true }));
   }
 
   file(name: string): string {

@@ -57,12 +57,12 @@ fn build(spec: &Spec, index: u32, attempt: u32) {
 
 /// From submit to completed.
 fn run(spec: Spec, beside: Option<&Spec>) -> Duration {
-    let manager = Manager::new(MemoryRepository::new(false), Notices::new(|| {}), ProcessGroups::default(), u32::MAX);
+    let manager = Manager::new(MemoryRepository::new(false), Notices::new(|| {}), ProcessGroups::default(), u32::MAX, true, Vec::new());
     let options = Options::parse(&format!(r#"{{"concurrency":{SLOTS}}}"#)).expect("good options");
     let chunks = spec.len();
     let begun = Instant::now();
     manager.submit("job", spec, options, None, false).expect("taken");
-    let ready = manager.ready(1).pop().expect("ready");
+    let ready = manager.ready(1, false).pop().expect("ready");
     let ticket = ready.ticket;
     let mut slots: Vec<f64> = (0..SLOTS).map(|_| manager.next(ticket)).collect();
     let mut done = 0;

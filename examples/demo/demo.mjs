@@ -3,7 +3,7 @@
  *
  *     npm run demo
  *
- * Ctrl-C half-way, then the same again: only what is missing is rendered.
+ * Ctrl-C or kill -9 half-way, then the same again: only what is missing is rendered.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -12,9 +12,9 @@ import { availableParallelism } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { FfmpegStitcher, InMemoryJobRepository, JobExecutor, JobManager, LocalWorkerAdapter, planChunks } from 'framewright';
+import { FfmpegStitcher, JobExecutor, JobManager, LocalWorkerAdapter, planChunks } from 'framewright';
 import { ProgressLine, ProgressTracker, progressText } from '../../dist/cli/progress.js';
-import { fingerprint, ResumeRecord } from '../../dist/cli/record.js';
+import { beginRun, findRun, openRunStore, runIds, RUN_TYPE } from '../../dist/cli/store.js';
 import { countFrames, findFfmpeg, quote, videoEncoder } from '../ffmpeg.mjs';
 
 const HELP = `Usage: node demo.mjs [--frames 240] [--width 640] [--chunks N] [--concurrency N] [--out DIR] [--no-baseline] [--fresh]`;
@@ -71,35 +71,33 @@ const spec = {
 // ── Render, from where an interrupted run stopped ──
 
 const adapter = new LocalWorkerAdapter();
-const manager = new JobManager(new InMemoryJobRepository(), new JobExecutor(adapter));
+const store = await openRunStore(undefined, join(jobDir, 'demo'));
+const manager = new JobManager(store, new JobExecutor(adapter), { types: [RUN_TYPE], recover: false });
 const chunks = planChunks(spec.plan);
-const record = ResumeRecord.open({ path: join(jobDir, 'demo.progress'), fingerprint: fingerprint(spec, jobDir), chunks, jobDir, fresh: values.fresh });
-const resumed = record.finished.length > 0;
-const tracker = new ProgressTracker(chunks, record.finished);
+const wanted = { jobFile: jobDir, ids: runIds(jobDir), spec, chunks, jobDir, leavesMerge: false, fresh: values.fresh };
+const start = await findRun(store, manager, wanted).catch((error) => {
+  console.error(error.message);
+  process.exit(1);
+});
+const { id, finished } = start;
+const resumed = finished.length > 0;
+const tracker = new ProgressTracker(chunks, finished);
 const line = new ProgressLine(process.stdout);
 
 console.log(`${frames} frames, ${width}x${height}, in ${chunks.length} chunks, ${concurrency} at once`);
-if (resumed) console.log(`going on: ${record.finished.length} chunks are there`);
+if (resumed) console.log(`going on: ${finished.length} chunks are there`);
 
 manager.on('event', (event) => {
   tracker.update(event);
-  if (event.type === 'job.started') record.begin();
-  if (event.type === 'chunk.completed') {
-    record.add(event.chunkId);
-    if (!line.live) line.print(`chunk ${event.chunkId} done  ${progressText(tracker.view(Date.now()))}`);
-  }
+  if (event.type === 'chunk.completed' && !line.live) line.print(`chunk ${event.chunkId} done  ${progressText(tracker.view(Date.now()))}`);
   if (event.type === 'chunk.failed' && event.error.code !== 'ABORTED') line.print(`chunk ${event.chunkId} failed: ${event.error.message}`);
   line.draw(tracker.view(Date.now()));
 });
 
 let interrupted = false;
 const begun = performance.now();
-const id = await manager.submitJob(spec, {
-  concurrency, jobDir,
-  completedChunkIds: record.finished,
-  stitcher: new FfmpegStitcher(adapter, { ffmpegPath: ffmpeg }),
-  outputFile: 'demo.mp4',
-});
+const options = { concurrency, jobDir, stitcher: new FfmpegStitcher(adapter, { ffmpegPath: ffmpeg }), outputFile: 'demo.mp4' };
+await beginRun(store, manager, wanted, start, spec, options);
 const stopWaiting = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.on(signal, () => {
@@ -117,15 +115,15 @@ const seconds = (performance.now() - begun) / 1000;
 clearInterval(redraw);
 line.clear();
 await manager.close();
+await store.close();
 if (status.state === 'paused') {
-  console.log(`\nstopped; ${record.size} of ${chunks.length} chunks are kept. The same command goes on from there.`);
+  console.log(`\nstopped; ${status.completedChunks} of ${chunks.length} chunks are kept. The same command goes on from there.`);
   process.exit(130);
 }
 if (status.state !== 'completed') {
   console.error(`${status.state}: ${status.error}`);
   process.exit(1);
 }
-record.remove();
 
 // ── Check ──
 

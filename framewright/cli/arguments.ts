@@ -14,6 +14,7 @@ export interface RunArguments {
   chunk?: number;
   merge: boolean;
   jobDir?: string;
+  store?: string;
   json: boolean;
   fresh: boolean;
   allowOutsidePaths: boolean;
@@ -36,6 +37,7 @@ const RUN_OPTIONS = {
   chunk: { type: 'string' },
   'no-merge': { type: 'boolean' },
   'job-dir': { type: 'string' },
+  store: { type: 'string' },
   json: { type: 'boolean' },
   resume: { type: 'boolean' },
   fresh: { type: 'boolean' },
@@ -98,6 +100,7 @@ function parseRun(words: string[]): Arguments {
     ...(retries !== undefined ? { retries } : {}),
     ...(chunk !== undefined ? { chunk } : {}),
     ...(values['job-dir'] !== undefined ? { jobDir: text(values['job-dir'], '--job-dir') } : {}),
+    ...(values.store !== undefined ? { store: text(values.store, '--store') } : {}),
     merge: !values['no-merge'] && chunk === undefined,
     json: values.json === true,
     fresh: values.fresh === true,

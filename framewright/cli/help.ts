@@ -16,6 +16,8 @@ export const RUN_HELP = `Usage: framewright run <job.json> [options]
   --chunk ID              render only this chunk, even if it is there, and do not merge
   --no-merge              stop when the chunks are rendered
   --job-dir DIR           where commands run and outputs go (default: the job file's folder)
+  --store URL             where the run is kept (default: .framewright/jobs.db, SQLite, in the job file's folder):
+                          sqlite:FILE, file:DIR, postgres://..., mysql://..., or memory: to keep nothing
   --allow-outside-paths   let outputs be absolute or leave the job's folder
   --resume                go on from the chunks of an interrupted run (the default)
   --fresh                 render every chunk again
@@ -25,8 +27,10 @@ The chunks are merged by "mergeCommand" of the job file; without one, and with "
 they are joined by ffmpeg into that file without encoding them again.
 
 Ctrl-C stops the chunks that run and keeps the finished ones: the same command goes on from
-there. Which chunks are finished is kept in <job.json>.progress until the job is done. A chunk
-is rendered again if its output is missing or of another size, and all are if the job changed.`;
+there, also after the process was killed or the machine went down. A chunk is rendered again if
+its output is missing or was changed (size, time), and all are if the job changed. Two runs of
+one job file at once: the second says who has it and exits with 1. The store keeps the last run
+of each job file.`;
 
 export const PLAN_HELP = `Usage: framewright plan (--total-frames N | --frames RANGES) (--chunk-size N | --chunk-count N)
                         --output PATTERN --command CMD [options]

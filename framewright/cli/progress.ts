@@ -97,6 +97,10 @@ export class ProgressTracker {
     return frames;
   }
 
+  private reopen(id: number): void {
+    if (this.done.delete(id)) this.framesDone -= this.frames.get(id) ?? 0;
+  }
+
   /** Takes in one event of the job. */
   update(event: JobEvent): void {
     switch (event.type) {
@@ -114,6 +118,10 @@ export class ProgressTracker {
         break;
       case 'chunk.failed':
         this.stop(event.chunkId);
+        break;
+      case 'job.warning':
+        // The output of a finished chunk is gone or was changed.
+        if (event.error?.code === 'OUTPUT_MISSING' && event.error.chunkId !== undefined) this.reopen(event.error.chunkId);
         break;
       case 'merge.started':
         this.merging = true;

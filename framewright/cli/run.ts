@@ -1,14 +1,14 @@
 /** `framewright run`: one job file, from its first missing chunk to the merged file. */
 import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { basename, dirname, extname, resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import {
-  FfmpegStitcher, InMemoryJobRepository, JobExecutor, JobManager, LocalWorkerAdapter, planChunks,
-  type JobErrorInfo, type JobEvent, type JobSpecInput, type JobStatus, type SubmitOptions,
+  FfmpegStitcher, JobExecutor, JobManager, LocalWorkerAdapter, planChunks,
+  type JobErrorInfo, type JobEvent, type JobExecutionOptions, type JobSpecInput, type JobStatus, type RenderJobChunk,
 } from '../index.js';
 import { UsageError, type RunArguments } from './arguments.js';
 import { formatBytes, formatDuration, ProgressLine, progressText, ProgressTracker } from './progress.js';
-import { fingerprint, recordPath, ResumeRecord } from './record.js';
+import { RUN_TYPE, beginRun, checkFree, findRun, keepAlone, openRunStore, runIds, type RunStart, type RunStore, type WantedRun } from './store.js';
 
 /** The job file cannot be read: exit status 2. */
 export class JobFileError extends Error {
@@ -21,7 +21,6 @@ const TAIL_LINES = 15;
 const REDRAW_MS = 200;
 /** SIGHUP too: a closed terminal must not leave renderers behind. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-const RECORD_ID = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$/;
 
 /** What the command line looks at in a chunk; the rest is the library's to check. */
 interface KnownChunk { id: number; frameCount?: number; outputFile?: string }
@@ -65,9 +64,11 @@ function known(chunk: unknown): KnownChunk[] {
   }];
 }
 
-/** The id that {jobId} stands for: the job's own, else the file's name, so that it is the same when the job goes on. */
-function recordId(spec: JobSpecInput, jobFile: string): string | undefined {
-  return [spec.id, basename(jobFile, extname(jobFile))].find((id): id is string => typeof id === 'string' && RECORD_ID.test(id));
+/** The job of one chunk of a job. */
+function alone(spec: JobSpecInput & Record<string, unknown>, id: number): JobSpecInput {
+  const { plan, ...rest } = spec;
+  const chunks = (plan === undefined ? spec.chunks : planChunks(plan)) as RenderJobChunk[];
+  return { ...rest, chunks: chunks.filter((chunk) => chunk.id === id) };
 }
 
 /** Runs a job file; gives the exit status. */
@@ -79,44 +80,52 @@ export async function runJob(args: RunArguments): Promise<number> {
   const only = args.chunk;
   if (only !== undefined && !chunks.some((chunk) => chunk.id === only)) throw new UsageError(`run: the job has no chunk ${only}`);
 
-  const record = ResumeRecord.open({ path: recordPath(jobFile), fingerprint: fingerprint(spec, jobDir), chunks, jobDir, fresh: args.fresh });
-  const completedChunkIds = only === undefined ? record.finished : chunks.filter((chunk) => chunk.id !== only).map((chunk) => chunk.id);
-  const id = recordId(spec, jobFile);
+  const wanted: WantedRun = {
+    jobFile, ids: runIds(jobFile, args.store), spec, chunks, jobDir, fresh: args.fresh,
+    leavesMerge: !args.merge && only === undefined && (spec.outputFile !== undefined || Boolean(spec.mergeCommand)),
+  };
   const adapter = new LocalWorkerAdapter();
   const stitches = args.merge && spec.outputFile !== undefined && !spec.mergeCommand;
-  const manager = new JobManager(new InMemoryJobRepository(), new JobExecutor(adapter));
-  const run = new Run(args, manager, record, chunks, !args.merge && (spec.outputFile !== undefined || Boolean(spec.mergeCommand)));
+  const options: JobExecutionOptions = {
+    concurrency: args.concurrency ?? availableParallelism(),
+    jobDir,
+    merge: args.merge,
+    retries: args.retries ?? 0,
+    allowOutsidePaths: args.allowOutsidePaths,
+    mergeAdapter: adapter,
+    ...(typeof spec.outputFile === 'string' ? { outputFile: spec.outputFile } : {}),
+    ...(stitches ? { stitcher: new FfmpegStitcher(adapter) } : {}),
+  };
+  const store = await openRunStore(args.store, jobFile);
   try {
-    return await run.perform(spec, {
-      ...(id !== undefined ? { id } : {}),
-      concurrency: args.concurrency ?? availableParallelism(),
-      jobDir,
-      merge: args.merge,
-      retries: args.retries ?? 0,
-      allowOutsidePaths: args.allowOutsidePaths,
-      mergeAdapter: adapter,
-      completedChunkIds,
-      ...(typeof spec.outputFile === 'string' ? { outputFile: spec.outputFile } : {}),
-      ...(stitches ? { stitcher: new FfmpegStitcher(adapter) } : {}),
-    });
+    // Jobs of others on the store are theirs.
+    const manager = new JobManager(store, new JobExecutor(adapter), { types: [RUN_TYPE], recover: false });
+    const run = new Run(args, manager, store, wanted);
+    try {
+      return await run.perform(spec, options);
+    } finally {
+      run.end();
+      await manager.close();
+    }
   } finally {
-    run.end();
-    await manager.close();
+    await store.close();
   }
 }
 
 /** One run of a job, and what is said about it. */
 class Run {
   private readonly line = new ProgressLine(process.stdout);
-  private readonly tracker: ProgressTracker;
+  private tracker: ProgressTracker;
   private readonly startedAt = Date.now();
   private readonly stopWaiting = new AbortController();
+  /** What happens from here on is not told. */
+  private deaf = false;
   private jobId: string | undefined;
   private interruptedBy: NodeJS.Signals | undefined;
   private pausing: Promise<void> | undefined;
   private redraw: NodeJS.Timeout | undefined;
   private known: { fps?: number; etaMs?: number } = {};
-  private recordFails = false;
+  private start: RunStart | undefined;
   private readonly onSignal = (signal: NodeJS.Signals): void => this.interrupt(signal);
   private readonly onOutputClosed = (): void => {
     if (this.interruptedBy === undefined) this.interrupt('SIGPIPE');
@@ -125,22 +134,29 @@ class Run {
   constructor(
     private readonly args: RunArguments,
     private readonly manager: JobManager,
-    private readonly record: ResumeRecord,
-    private readonly chunks: KnownChunk[],
-    /** The job has a merge, and it is left out. */
-    private readonly leavesMerge: boolean,
+    private readonly store: RunStore,
+    private readonly wanted: WantedRun,
   ) {
-    const shown = args.chunk === undefined ? chunks : chunks.filter((chunk) => chunk.id === args.chunk);
-    this.tracker = new ProgressTracker(shown, args.chunk === undefined ? record.finished : []);
+    this.tracker = this.track([]);
   }
 
-  async perform(spec: JobSpecInput, options: SubmitOptions): Promise<number> {
+  private get chunks(): KnownChunk[] {
+    return this.wanted.chunks;
+  }
+
+  private track(finished: number[]): ProgressTracker {
+    const { chunk } = this.args;
+    return new ProgressTracker(chunk === undefined ? this.chunks : this.chunks.filter(({ id }) => id === chunk), finished);
+  }
+
+  async perform(spec: JobSpecInput & Record<string, unknown>, options: JobExecutionOptions): Promise<number> {
     for (const signal of SIGNALS) process.on(signal, this.onSignal);
     process.stdout.on('error', this.onOutputClosed);
     process.stderr.on('error', () => {});
-    this.manager.on('event', (event) => this.take(event));
 
-    this.jobId = await this.manager.submitJob(spec, options);
+    const { chunk } = this.args;
+    if (chunk === undefined) this.jobId = await this.begin(spec, options);
+    else this.jobId = await this.beginAlone(alone(spec, chunk), chunk, options);
     if (this.line.live && !this.args.json) this.redraw = setInterval(() => void this.show(), REDRAW_MS);
     if (this.interruptedBy !== undefined) this.pause(this.jobId);
     let status: JobStatus | undefined;
@@ -151,7 +167,47 @@ class Run {
       await this.pausing;
       status = await this.manager.getJob(this.jobId);
     }
+    if (chunk !== undefined) await this.endAlone(this.jobId, status);
     return this.conclude(status);
+  }
+
+  /** Makes the job run, from where an earlier run of the file has come to; gives its id. */
+  private async begin(spec: JobSpecInput, options: JobExecutionOptions): Promise<string> {
+    const start = await findRun(this.store, this.manager, this.wanted);
+    this.start = start;
+    this.tracker = this.track(start.finished);
+    this.hear(start.id);
+    await beginRun(this.store, this.manager, this.wanted, start, spec, options);
+    return start.id;
+  }
+
+  /** Makes a chunk run by itself; gives the id of its job. */
+  private async beginAlone(spec: JobSpecInput, chunk: number, options: JobExecutionOptions): Promise<string> {
+    const id = `${this.wanted.ids[0]}.chunk-${chunk}`;
+    for (const whole of this.wanted.ids) await checkFree(this.store, whole, this.wanted.jobFile);
+    if (await this.manager.getJob(id)) {
+      await checkFree(this.store, id, this.wanted.jobFile);
+      await this.manager.deleteJob(id);
+    }
+    this.hear(id);
+    return this.manager.submitJob(spec, { ...options, id, type: RUN_TYPE });
+  }
+
+  /** What became of a chunk by itself is kept with the job. */
+  private async endAlone(id: string, status: JobStatus | undefined): Promise<void> {
+    if (status?.state === 'completed') {
+      const [chunk] = await this.manager.chunks(id);
+      if (chunk) await keepAlone(this.store, this.manager, this.wanted, chunk);
+    }
+    this.deaf = true;
+    await this.manager.deleteJob(id);
+  }
+
+  /** The events of a job; on a store of several there are others. */
+  private hear(id: string): void {
+    this.manager.on('event', (event) => {
+      if (event.jobId === id && !this.deaf) this.take(event);
+    });
   }
 
   /** Gives back the signals and the terminal. */
@@ -163,21 +219,8 @@ class Run {
 
   private take(event: JobEvent): void {
     this.tracker.update(event);
-    if (event.type === 'job.started') this.keep(() => this.record.begin());
-    if (event.type === 'chunk.completed') this.keep(() => this.record.add(event.chunkId));
     if (this.args.json) process.stdout.write(`${JSON.stringify(event)}\n`);
     else this.tell(event);
-  }
-
-  /** Rendering goes on without a record if it cannot be written. */
-  private keep(write: () => void): void {
-    if (this.recordFails) return;
-    try {
-      write();
-    } catch (error) {
-      this.recordFails = true;
-      this.note(`${this.record.path} cannot be written, an interrupted run will begin anew: ${(error as Error).message}`);
-    }
   }
 
   private tell(event: JobEvent): void {
@@ -211,13 +254,13 @@ class Run {
   }
 
   private tellStart(): void {
-    const { args, record } = this;
+    const { args, start } = this;
     if (args.chunk !== undefined) {
       this.line.print(`rendering chunk ${args.chunk} of ${this.chunks.length}`);
       return;
     }
-    if (record.found === 'other') this.note(`the job has changed since it was interrupted: rendering every chunk`);
-    const { finished } = record;
+    if (start?.found === 'other') this.note(`the job has changed since it was interrupted: rendering every chunk`);
+    const finished = start?.finished ?? [];
     if (finished.length > 0) this.line.print(`going on: ${finished.length} of ${this.chunks.length} chunks are there (--fresh renders them again)`);
     else this.line.print(`rendering ${count(this.chunks.length, 'chunk')}`);
   }
@@ -257,7 +300,6 @@ class Run {
     clearInterval(this.redraw);
     this.line.clear();
     const completed = status?.state === 'completed';
-    if (completed && this.args.chunk === undefined && !this.leavesMerge) this.keep(() => this.record.remove());
     if (this.args.json && status !== undefined) {
       const { record, ...shown } = status;
       process.stdout.write(`${JSON.stringify({ type: 'status', status: shown })}\n`);
@@ -266,7 +308,7 @@ class Run {
       if (!this.args.json) this.line.print(this.summary(status));
       return 0;
     }
-    const goesOn = `${this.record.size} of ${count(this.chunks.length, 'chunk')} kept; go on with: ${sameCommand()}`;
+    const goesOn = `${status?.completedChunks ?? 0} of ${count(status?.totalChunks ?? this.chunks.length, 'chunk')} kept; go on with: ${sameCommand()}`;
     if (this.interruptedBy !== undefined) {
       this.note(`interrupted, ${goesOn}`);
       return INTERRUPTED;
@@ -310,8 +352,8 @@ function headline({ message, stderrTail }: JobErrorInfo): string {
   return message;
 }
 
-/** What was typed, to be typed again; not --fresh, which would begin anew. */
+/** What was typed, to be typed again; not --fresh, which would begin anew, and no password. */
 function sameCommand(): string {
-  const words = process.argv.slice(2).filter((word) => word !== '--fresh');
+  const words = process.argv.slice(2).filter((word) => word !== '--fresh').map((word) => word.replace(/(:\/\/[^/@:]*):[^/@]*@/, '$1:***@'));
   return ['framewright', ...words].map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`)).join(' ');
 }

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { packDirectory, stageMain } from './package.mjs';
+import { assertNothingPlanted } from './planted.mjs';
 import { output, run, step, succeeds, tool } from './steps.mjs';
 
 /** `napi build` names its target, and cargo keeps what is built so in a folder of its own: naming it too shares the dependencies. */
@@ -16,10 +17,17 @@ export async function checkRust() {
   await step('lints (cargo clippy)', () => run('cargo', ['clippy', '--workspace', '--all-targets', ...cargoTarget(), '--', '-D', 'warnings']));
 }
 
+/** Looks at what the addon is built with. */
+export async function checkFeatures() {
+  await step('no test features in the addon (cargo tree)', assertNothingPlanted);
+}
+
 export async function testRust() {
   const target = cargoTarget();
+  // As in vitest.config.mts.
+  const retries = process.env.CI ? ['--retries', '1'] : [];
   if (succeeds('cargo', ['nextest', '--version'])) {
-    await step('Rust tests (cargo nextest run)', () => run('cargo', ['nextest', 'run', '--workspace', ...target]));
+    await step('Rust tests (cargo nextest run)', () => run('cargo', ['nextest', 'run', '--workspace', ...retries, ...target]));
     await step('Rust examples in docs (cargo test --doc)', () => run('cargo', ['test', '--doc', '--package', 'framewright-core', ...target]));
   } else {
     await step('Rust tests (cargo test)', () => run('cargo', ['test', '--workspace', ...target]));

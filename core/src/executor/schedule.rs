@@ -76,6 +76,14 @@ impl Schedule {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
+    /// A chunk that was done is to be done again.
+    pub fn again(&mut self, index: u32) {
+        // One that was not passed yet is found by its state.
+        if index < self.cursor {
+            self.retry(index, 0.0);
+        }
+    }
+
     /// The chunk is to be handed out again at that time.
     pub fn retry(&mut self, index: u32, due_ms: f64) {
         self.retries.push(Reverse(((due_ms.max(0.0) * 1000.0) as u64, index)));

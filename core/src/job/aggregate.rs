@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::error::{Error, ErrorCode, ErrorInfo};
@@ -28,6 +29,21 @@ pub struct Extras {
     pub shown: Option<Map<String, Value>>,
     /// When the work last gave a sign of life.
     pub last_output_at: Option<f64>,
+    /// How often somebody went on with it after a crash.
+    pub recoveries: Vec<Recovery>,
+}
+
+/// One recovery after a crash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// When.
+    pub recovered_at: f64,
+    /// Where the job stood.
+    pub previous_state: JobState,
+    /// Who had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_owner: Option<Arc<str>>,
 }
 
 /// A job: spec, options, state, chunks and counters. Times are milliseconds since the epoch.
@@ -191,7 +207,7 @@ impl Job {
                 let row = self.rows.get(*index);
                 self.chunk_must_be(*index, ChunkState::Pending, attempt.wrapping_sub(1), event)?;
                 self.attempts += 1;
-                if row.attempt > 0 && self.rows.detail(*index).is_some() {
+                if row.attempt > 0 && self.rows.detail(*index).is_some_and(|detail| detail.failures > 0) {
                     self.retries += 1;
                 }
                 self.rows.start(*index, *attempt, (now - self.created_at).clamp(0.0, f64::from(u32::MAX)) as u32);
@@ -212,6 +228,17 @@ impl Job {
                 self.chunk_must_be(*index, ChunkState::Running, *attempt, event)?;
                 self.rows.release(*index);
             }
+            JobEvent::ChunkCrashed { index, attempt, error, last } => {
+                self.chunk_must_be(*index, ChunkState::Running, *attempt, event)?;
+                self.rows.crash(*index, (**error).clone(), *last);
+            }
+            JobEvent::ChunkReopened { index } => {
+                if self.state != JobState::Running || *index >= self.rows.total() || self.rows.get(*index).state != ChunkState::Completed {
+                    return Err(self.refuse(event));
+                }
+                self.rows.redo(*index);
+                self.frames_done = self.frames_done.saturating_sub(self.spec.weight(*index));
+            }
             JobEvent::MergeStarted | JobEvent::MergeCompleted { .. } | JobEvent::MergeFailed { .. } => {
                 if self.state != JobState::Running {
                     return Err(self.refuse(event));
@@ -229,10 +256,11 @@ impl Job {
                 self.stop_chunks(now);
             }
             JobEvent::Released => {
-                if self.state != JobState::Running {
-                    return Err(self.refuse(event));
+                match self.state {
+                    JobState::Running => self.enter(JobState::Pending, event)?,
+                    JobState::Pending => {}
+                    _ => return Err(self.refuse(event)),
                 }
-                self.enter(JobState::Pending, event)?;
                 self.stop_chunks(now);
             }
             JobEvent::Resumed { afresh } => {
@@ -253,9 +281,7 @@ impl Job {
                 self.enter(JobState::Completed, event)?;
                 // An executor that resolves has done all there was, whatever it told before.
                 if self.rows.count(ChunkState::Completed) < self.rows.total() {
-                    for index in 0..self.rows.total() {
-                        self.rows.skip(index);
-                    }
+                    self.rows.skip_rest();
                 }
                 self.frames_done = self.spec.frames();
                 self.partial_frames = 0.0;
@@ -267,11 +293,25 @@ impl Job {
                 self.finished_at = Some(now);
                 self.extras_mut().failure = Some((**error).clone());
             }
-            JobEvent::Updated | JobEvent::Deleted | JobEvent::Warning { .. } => {}
+            JobEvent::Recovered { previous, crashed } => {
+                let before = self.state;
+                match before {
+                    JobState::Running => self.enter(JobState::Pending, event)?,
+                    JobState::Pending => {}
+                    _ => return Err(self.refuse(event)),
+                }
+                self.stop_chunks(now);
+                self.reported = 0;
+                if *crashed {
+                    let recovery = Recovery { recovered_at: now, previous_state: before, previous_owner: previous.clone() };
+                    self.extras_mut().recoveries.push(recovery);
+                }
+            }
+            JobEvent::Updated | JobEvent::Deleted | JobEvent::Warning { .. } | JobEvent::LeaseLost { .. } => {}
             JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. } => {}
         }
         self.updated_at = now;
-        let beside = matches!(event, JobEvent::Warning { .. } | JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. });
+        let beside = matches!(event, JobEvent::Warning { .. } | JobEvent::LeaseLost { .. } | JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. });
         if !beside {
             self.version += 1;
         }

@@ -112,12 +112,8 @@ pub fn split(command: &str) -> Result<Vec<String>, SplitError> {
 /// Writes words as one command line that [`split`], and a POSIX shell, reads back as the same words.
 ///
 /// A word of letters, digits and `_ - . / : = @ % + ,` stays bare; any other is put in single quotes.
-///
-/// ```
-/// use framewright_core::job::command::quote;
-/// assert_eq!(quote(&["echo", "it's", ""]), r"echo 'it'\''s' ''");
-/// ```
-pub fn quote<S: AsRef<str>>(words: &[S]) -> String {
+#[cfg(test)]
+fn quote<S: AsRef<str>>(words: &[S]) -> String {
     let mut line = String::new();
     for (index, word) in words.iter().enumerate() {
         if index > 0 {

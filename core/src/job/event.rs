@@ -51,6 +51,22 @@ pub enum JobEvent {
         /// The attempt that was stopped.
         attempt: u32,
     },
+    /// The owner died, or was lost, while an attempt was under way.
+    ChunkCrashed {
+        /// Position of the chunk in its job.
+        index: u32,
+        /// The attempt that nobody will hear of any more.
+        attempt: u32,
+        /// What happened.
+        error: Box<ErrorInfo>,
+        /// It happened too often: the chunk has failed.
+        last: bool,
+    },
+    /// The output of a completed chunk is gone or changed: it is to be done again.
+    ChunkReopened {
+        /// Position of the chunk in its job.
+        index: u32,
+    },
     /// The chunks are being put together.
     MergeStarted,
     /// They are.
@@ -93,6 +109,18 @@ pub enum JobEvent {
         /// Why.
         error: Box<ErrorInfo>,
     },
+    /// Somebody else goes on with the job of an owner that is gone: pending again.
+    Recovered {
+        /// The owner before.
+        previous: Option<Arc<str>>,
+        /// Whether that one died; otherwise it had lost or given back the job.
+        crashed: bool,
+    },
+    /// This manager is not the job's owner any more; told here, and never kept.
+    LeaseLost {
+        /// The former owner.
+        owner: Arc<str>,
+    },
     /// Fields beside the life of the job changed.
     Updated,
     /// The record is gone.
@@ -125,7 +153,15 @@ pub enum JobEvent {
 impl JobEvent {
     /// Whether the event gets a number and is kept; progress is not.
     pub const fn is_kept(&self) -> bool {
-        !matches!(self, JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. } | JobEvent::ChunkStopped { .. } | JobEvent::Released)
+        !matches!(
+            self,
+            JobEvent::Progress { .. }
+                | JobEvent::ChunkProgress { .. }
+                | JobEvent::ChunkStopped { .. }
+                | JobEvent::ChunkReopened { .. }
+                | JobEvent::Released
+                | JobEvent::LeaseLost { .. }
+        )
     }
 
     /// The public type, for example `job.submitted`; `None` for what users do not see.
@@ -135,7 +171,7 @@ impl JobEvent {
             JobEvent::Started { .. } => "job.started",
             JobEvent::ChunkStarted { .. } => "chunk.started",
             JobEvent::ChunkCompleted { .. } => "chunk.completed",
-            JobEvent::ChunkFailed { .. } => "chunk.failed",
+            JobEvent::ChunkFailed { .. } | JobEvent::ChunkCrashed { .. } => "chunk.failed",
             JobEvent::MergeStarted => "merge.started",
             JobEvent::MergeCompleted { .. } => "merge.completed",
             JobEvent::MergeFailed { .. } => "merge.failed",
@@ -146,12 +182,14 @@ impl JobEvent {
             JobEvent::Cancelled { .. } => "job.cancelled",
             JobEvent::Completed { .. } => "job.completed",
             JobEvent::Failed { .. } => "job.failed",
+            JobEvent::Recovered { .. } => "job.recovered",
+            JobEvent::LeaseLost { .. } => "job.lease_lost",
             JobEvent::Updated => "job.updated",
             JobEvent::Deleted => "job.deleted",
             JobEvent::Warning { .. } => "job.warning",
             JobEvent::Progress { .. } => "job.progress",
             JobEvent::ChunkProgress { .. } => "chunk.progress",
-            JobEvent::ChunkStopped { .. } | JobEvent::Released => return None,
+            JobEvent::ChunkStopped { .. } | JobEvent::ChunkReopened { .. } | JobEvent::Released => return None,
         })
     }
 }

@@ -58,6 +58,10 @@ pub struct Options {
     pub merge: bool,
     /// Further attempts per chunk. Default 0.
     pub retries: u32,
+    /// How often the owner may die while a chunk runs before the chunk has failed. Default 3.
+    pub crash_retries: u32,
+    /// Whether an adapter for merging was given; it stays with the manager.
+    pub merge_adapter: bool,
     /// When the next attempt begins.
     pub retry: RetryPolicy,
     /// What a failed chunk means for the others.
@@ -70,6 +74,8 @@ pub struct Options {
     pub progress_pattern: Option<Box<str>>,
     /// Remove chunk files after a verified merge.
     pub cleanup_chunks: bool,
+    /// Whether an output is known by its content, and not by size and time alone.
+    pub hash_outputs: bool,
     /// Whether outputs may lie outside of `job_dir`.
     pub allow_outside_paths: bool,
     /// Added to the environment of every chunk.
@@ -91,12 +97,15 @@ impl Default for Options {
             job_dir: None,
             merge: true,
             retries: 0,
+            crash_retries: 3,
+            merge_adapter: false,
             retry: RetryPolicy::default(),
             failure_policy: FailurePolicy::FailFast,
             timeouts: Timeouts::default(),
             verify_output: None,
             progress_pattern: None,
             cleanup_chunks: false,
+            hash_outputs: false,
             allow_outside_paths: true,
             env: Vec::new(),
             output_file: None,
@@ -221,9 +230,8 @@ impl Options {
                 "merge" => options.merge &= fields.flag(key, value).unwrap_or(true),
                 "skipMerge" => options.merge &= !fields.flag(key, value).unwrap_or(false),
                 "retries" => options.retries = fields.integer(key, value, 0).unwrap_or(0),
-                "crashRetries" => {
-                    fields.integer(key, value, 0);
-                }
+                "crashRetries" => options.crash_retries = fields.integer(key, value, 0).unwrap_or(3),
+                "mergeAdapter" => options.merge_adapter = fields.flag(key, value).unwrap_or(false),
                 "retryDelay" => delay = fields.milliseconds(key, value, true),
                 "retryPolicy" => match RetryPolicy::from_value(value) {
                     Ok(policy) => options.retry = policy,
@@ -267,6 +275,7 @@ impl Options {
                     }
                 }
                 "cleanupChunks" => options.cleanup_chunks = fields.flag(key, value).unwrap_or(false),
+                "hashOutputs" => options.hash_outputs = fields.flag(key, value).unwrap_or(false),
                 "allowOutsidePaths" => options.allow_outside_paths = fields.flag(key, value).unwrap_or(true),
                 "env" => match value.as_object() {
                     Some(vars) => {
@@ -316,6 +325,17 @@ impl Options {
     /// What a finished chunk must have left behind: as said, or what a stitcher will read.
     pub fn verification(&self) -> VerifyOutput {
         self.verify_output.unwrap_or(if self.stitches() { VerifyOutput::Nonempty } else { VerifyOutput::None })
+    }
+
+    /// What the job can't do without and only a manager in this process can have: callbacks and objects of the user's.
+    pub fn needed_objects(&self) -> Option<&'static str> {
+        if self.verification() == VerifyOutput::Function {
+            return Some("verifyOutput");
+        }
+        if self.stitches() && self.stitcher.as_deref() == Some("custom") {
+            return Some("stitcher");
+        }
+        (self.merge && self.merge_adapter).then_some("mergeAdapter")
     }
 
     /// Whether a stitcher reads the chunks' outputs at the end.

@@ -1,5 +1,8 @@
 //! Progress inside a chunk, read from what its program prints.
 
+use std::sync::LazyLock;
+
+use parking_lot::Mutex;
 use regex::{Captures, Regex};
 
 /// ffmpeg's `frame=  123` (frames written so far) and Blender's `Fra:123` (the frame being rendered).
@@ -7,6 +10,25 @@ const DEFAULT_PATTERN: &str = r"\bframe=\s*(?<frame>[0-9]+)|\bFra:\s*(?<absolute
 
 /// Most bytes of an unfinished line that are kept for the next piece.
 const CARRY_BYTES: usize = 4096;
+
+/// The default pattern, compiled once: that takes as long as starting a process.
+static DEFAULT: LazyLock<Result<Regex, regex::Error>> = LazyLock::new(|| Regex::new(DEFAULT_PATTERN));
+/// The custom pattern that was used last: the chunks of a job all have the same.
+static LATEST: Mutex<Option<Regex>> = Mutex::new(None);
+
+fn compiled(pattern: Option<&str>) -> Result<Regex, ProgressPatternError> {
+    let Some(pattern) = pattern else { return Ok(DEFAULT.clone()?) };
+    let known = LATEST.lock().as_ref().filter(|known| known.as_str() == pattern).cloned();
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let regex = Regex::new(pattern)?;
+    if !regex.capture_names().flatten().any(|name| name == "frame" || name == "percent") {
+        return Err(ProgressPatternError::MissingGroup);
+    }
+    *LATEST.lock() = Some(regex.clone());
+    Ok(regex)
+}
 
 /// Why a progress pattern cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +72,7 @@ impl ProgressReader {
     /// assert_eq!(reader.feed("ne\r", None, None), Some(0.25));
     /// ```
     pub fn new(pattern: Option<&str>) -> Result<Self, ProgressPatternError> {
-        let regex = Regex::new(pattern.unwrap_or(DEFAULT_PATTERN))?;
-        if !regex.capture_names().flatten().any(|name| name == "frame" || name == "percent") {
-            return Err(ProgressPatternError::MissingGroup);
-        }
-        Ok(Self { pattern: regex, custom: pattern.is_some(), frame_step: 1, buffer: String::new(), highest: 0.0 })
+        Ok(Self { pattern: compiled(pattern)?, custom: pattern.is_some(), frame_step: 1, buffer: String::new(), highest: 0.0 })
     }
 
     /// The distance between rendered frames, which Blender's frame numbers are divided by. Default 1.

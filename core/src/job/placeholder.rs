@@ -27,7 +27,7 @@ pub struct Values<'a> {
     pub chunk_id: u64,
     /// First frame, inclusive.
     pub start_frame: Option<u64>,
-    /// Last frame, inclusive; see [`end_frame`].
+    /// Last frame, inclusive.
     pub end_frame: Option<u64>,
     /// How many frames are rendered.
     pub frame_count: Option<u64>,
@@ -39,14 +39,6 @@ pub struct Values<'a> {
     pub job_id: &'a str,
     /// Number of the attempt.
     pub attempt: u32,
-}
-
-/// The last rendered frame, inclusive: `start_frame + (frame_count - 1) * frame_step`.
-///
-/// `None` for no frames, or when the sum does not fit.
-pub fn end_frame(start_frame: u64, frame_count: u64, frame_step: u64) -> Option<u64> {
-    let distance = frame_count.checked_sub(1)?.checked_mul(frame_step)?;
-    start_frame.checked_add(distance)
 }
 
 /// Puts the known values into `template`. Borrowed when there was nothing to put in.
@@ -231,7 +223,7 @@ mod tests {
         Values {
             chunk_id: 7,
             start_frame: Some(150),
-            end_frame: end_frame(150, 26, 2),
+            end_frame: Some(200),
             frame_count: Some(26),
             frame_step: 2,
             output_file: Some("out/{attempt}.mp4"),
@@ -321,15 +313,6 @@ mod tests {
         for template in ["{chunkId}_{startFrame}", "{chunkId}{frameCount}{startFrame}", "{chunkId}", ""] {
             assert!(!planned_run_together(template));
         }
-    }
-
-    #[test]
-    fn the_end_frame_is_inclusive_and_checked() {
-        assert_eq!(end_frame(10, 1, 5), Some(10));
-        assert_eq!(end_frame(10, 3, 5), Some(20));
-        assert_eq!(end_frame(10, 0, 5), None);
-        assert_eq!(end_frame(1, u64::MAX, 1), Some(u64::MAX));
-        assert_eq!(end_frame(2, u64::MAX, 1), None);
     }
 
     /// [F58] The same values are given as environment variables; what is not known is left out.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::aggregate::Job;
 use super::error::{Error, ErrorCode, ErrorInfo, Issue};
 use super::options::Options;
-use super::rows::{ChunkDetail, ChunkRow, Output};
+use super::rows::{ChunkDetail, ChunkRow, Output, Stamp};
 use super::spec::Spec;
 use super::state::{ChunkState, JobState};
 use super::status::{Live, write_status};
@@ -21,7 +21,7 @@ const FORMAT: u32 = 1;
 
 /// Attempt, state, start and duration of one chunk, and what else is known of it.
 #[derive(Serialize, Deserialize)]
-struct KeptChunk(u32, u8, u32, u32, f32, #[serde(default)] Option<(u32, Option<ErrorInfo>)>);
+struct KeptChunk(u32, u8, u32, u32, f32, #[serde(default)] Option<(u32, Option<ErrorInfo>, u32)>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -33,6 +33,8 @@ struct Record {
     chunks: Vec<KeptChunk>,
     #[serde(default)]
     order: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    stamps: Vec<(u32, Stamp)>,
     #[serde(default)]
     reported: u32,
     #[serde(default)]
@@ -79,6 +81,8 @@ const HELD: &[&str] = &[
     "failure",
     "failures",
     "owner",
+    "recoveries",
+    "leaseRenewedAt",
 ];
 
 /// Writes the status with its `record`, whole.
@@ -89,7 +93,7 @@ pub fn write_record(job: &Job, live: Live, out: &mut String) {
         .rows
         .touched()
         .map(|(index, row)| {
-            let detail = job.rows.detail(index).map(|detail| (detail.failures, detail.error.clone()));
+            let detail = job.rows.detail(index).map(|detail| (detail.failures, detail.error.clone(), detail.crashes));
             KeptChunk(index, row.state as u8, row.attempt, row.started, row.duration_ms, detail)
         })
         .collect();
@@ -98,6 +102,7 @@ pub fn write_record(job: &Job, live: Live, out: &mut String) {
         options: job.options.text.as_ref().and_then(|text| serde_json::from_str(text).ok()),
         chunks,
         order: job.rows.order().to_vec(),
+        stamps: job.rows.stamped().map(|(index, stamp)| (index, stamp.clone())).collect(),
         reported: job.reported,
         peak: job.progress_peak,
         total_duration_ms: job.total_duration_ms,
@@ -224,9 +229,12 @@ pub fn read_status(json: &str, now: f64, sparse: bool) -> Result<Incoming, Error
                     started: *started,
                     duration_ms: *duration_ms,
                 };
-                job.rows.restore(*index, row, detail.clone().map(|(failures, error)| ChunkDetail { failures, error }));
+                job.rows.restore(*index, row, detail.clone().map(|(failures, error, crashes)| ChunkDetail { failures, crashes, error }));
             }
             job.rows.restore_order(record.order.clone());
+            for (index, stamp) in record.stamps.iter().filter(|(index, _)| *index < job.spec.len()) {
+                job.rows.set_stamp(*index, stamp.clone());
+            }
             job.reported = record.reported;
             job.progress_peak = record.peak;
             job.total_duration_ms = record.total_duration_ms;
@@ -281,6 +289,7 @@ fn fill_extras(job: &mut Job, map: &Map<String, Value>, keep_shown: bool) {
     extras.meta = map.get("meta").and_then(Value::as_object).cloned();
     extras.fields = fields;
     extras.shown = keep_shown.then_some(shown);
+    extras.recoveries = map.get("recoveries").and_then(|value| serde_json::from_value(value.clone()).ok()).unwrap_or_default();
     extras.last_output_at = map.get("lastOutputAt").and_then(Value::as_f64);
     job.owner = map.get("owner").and_then(text).map(Into::into);
 }

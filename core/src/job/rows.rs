@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::error::ErrorInfo;
+use serde::{Deserialize, Serialize};
+
+use super::error::{ErrorInfo, tail};
 use super::state::ChunkState;
 
 /// One chunk.
@@ -24,8 +26,50 @@ pub struct ChunkRow {
 pub struct ChunkDetail {
     /// Attempts that failed, since the job was last resumed after a failure.
     pub failures: u32,
+    /// How often its owner died while it ran, since the job was last resumed after a failure.
+    pub crashes: u32,
     /// The latest failure.
     pub error: Option<ErrorInfo>,
+}
+
+/// What an output file was like when its chunk was completed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "KeptStamp", into = "KeptStamp")]
+pub struct Stamp {
+    /// Bytes.
+    pub bytes: u64,
+    /// When it was last modified: nanoseconds since the epoch.
+    pub modified: i64,
+    /// SHA-256 of its content in hexadecimal digits, when that was asked for.
+    pub sha256: Option<Box<str>>,
+}
+
+/// A stamp as it is written down.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum KeptStamp {
+    Seen(u64, i64),
+    Hashed(u64, i64, Box<str>),
+}
+
+impl From<KeptStamp> for Stamp {
+    fn from(kept: KeptStamp) -> Self {
+        let (bytes, modified, sha256) = match kept {
+            KeptStamp::Seen(bytes, modified) => (bytes, modified, None),
+            KeptStamp::Hashed(bytes, modified, sha256) => (bytes, modified, Some(sha256)),
+        };
+        Self { bytes, modified, sha256 }
+    }
+}
+
+impl From<Stamp> for KeptStamp {
+    fn from(stamp: Stamp) -> Self {
+        let Stamp { bytes, modified, sha256 } = stamp;
+        match sha256 {
+            None => Self::Seen(bytes, modified),
+            Some(sha256) => Self::Hashed(bytes, modified, sha256),
+        }
+    }
 }
 
 /// The kept ends of a chunk's output.
@@ -47,7 +91,86 @@ pub struct Rows {
     /// Positions of the completed chunks, in order of completion.
     order: Vec<u32>,
     details: Option<Box<HashMap<u32, ChunkDetail>>>,
-    outputs: Option<Box<HashMap<u32, Arc<Output>>>>,
+    outputs: Option<Box<Outputs>>,
+    stamps: Option<Box<HashMap<u32, Stamp>>>,
+    /// Positions that changed since they were last taken, where somebody asked for that.
+    dirty: Option<Box<Vec<u32>>>,
+}
+
+/// Bytes of output that a job keeps of all its chunks: its status is written and read as a whole.
+const MOST_OUTPUT: usize = 1024 * 1024;
+
+/// So many bytes more each kept output counts for being there.
+const OUTPUT_COST: usize = 16;
+
+/// A tail that had to be shorter than this is of no use any more.
+const LEAST_TAIL: usize = 64;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Outputs {
+    kept: HashMap<u32, Arc<Output>>,
+    bytes: usize,
+}
+
+impl Output {
+    fn cost(&self) -> usize {
+        self.stdout.len() + self.stderr.len() + OUTPUT_COST
+    }
+
+    /// The ends of both streams in so many bytes; what one does not need is the other's.
+    fn cut(&self, most: usize) -> Output {
+        let (stdout, stderr) = (self.stdout.len(), self.stderr.len());
+        let for_stderr = stderr.min((most / 2).max(most.saturating_sub(stdout)));
+        Output { stdout: tail(&self.stdout, most - for_stderr).into(), stderr: tail(&self.stderr, for_stderr).into() }
+    }
+}
+
+impl Outputs {
+    fn insert(&mut self, index: u32, output: Output) {
+        self.bytes += output.cost();
+        if let Some(before) = self.kept.insert(index, Arc::new(output)) {
+            self.bytes -= before.cost();
+        }
+    }
+
+    fn remove(&mut self, index: u32) {
+        if let Some(before) = self.kept.remove(&index) {
+            self.bytes -= before.cost();
+        }
+    }
+
+    /// Makes room: the newest keep what they have up to half of it all, the older ones share a quarter.
+    fn shrink(&mut self, order: &[u32]) {
+        let mut known = self.kept.len();
+        let mut newest = 0;
+        let mut older = Vec::new();
+        for index in order.iter().rev() {
+            if known == 0 {
+                break;
+            }
+            let Some(output) = self.kept.get(index) else { continue };
+            known -= 1;
+            if older.is_empty() && newest + output.cost() <= MOST_OUTPUT / 2 {
+                newest += output.cost();
+            } else {
+                older.push(*index);
+            }
+        }
+        let share = (MOST_OUTPUT / 4 / older.len().max(1)).saturating_sub(OUTPUT_COST);
+        for index in older {
+            let Some(output) = self.kept.get_mut(&index) else { continue };
+            if output.cost() <= share + OUTPUT_COST {
+                continue;
+            }
+            self.bytes -= output.cost();
+            if share < LEAST_TAIL {
+                self.kept.remove(&index);
+            } else {
+                *output = Arc::new(output.cut(share));
+                self.bytes += output.cost();
+            }
+        }
+    }
 }
 
 impl Rows {
@@ -83,7 +206,36 @@ impl Rows {
         &mut self.rows[index as usize]
     }
 
+    /// Notes from now on which rows change.
+    pub fn track(&mut self) {
+        self.dirty.get_or_insert_default();
+    }
+
+    /// The rows that changed since the last call, in order, none twice.
+    pub fn take_dirty(&mut self) -> Vec<u32> {
+        let mut dirty = self.dirty.as_mut().map(|dirty| std::mem::take(&mut **dirty)).unwrap_or_default();
+        dirty.sort_unstable();
+        dirty.dedup();
+        dirty
+    }
+
+    /// Counts rows as changed again that were taken.
+    pub fn give_back_dirty(&mut self, rows: &[u32]) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.extend_from_slice(rows);
+        }
+    }
+
+    fn touch(&mut self, index: u32) {
+        if let Some(dirty) = &mut self.dirty
+            && dirty.last() != Some(&index)
+        {
+            dirty.push(index);
+        }
+    }
+
     fn put(&mut self, index: u32, state: ChunkState) -> &mut ChunkRow {
+        self.touch(index);
         let was = self.get(index).state;
         self.tally[was as usize] -= 1;
         self.tally[state as usize] += 1;
@@ -99,12 +251,40 @@ impl Rows {
 
     /// The kept output of the chunk, if there was any.
     pub fn output(&self, index: u32) -> Option<&Arc<Output>> {
-        self.outputs.as_ref().and_then(|outputs| outputs.get(&index))
+        self.outputs.as_ref().and_then(|outputs| outputs.kept.get(&index))
     }
 
-    /// Keeps the output of a completed chunk.
+    /// What the chunk's output file was like when it was completed.
+    pub fn stamp(&self, index: u32) -> Option<&Stamp> {
+        self.stamps.as_ref().and_then(|stamps| stamps.get(&index))
+    }
+
+    /// Keeps what the output file of a completed chunk is like.
+    pub fn set_stamp(&mut self, index: u32, stamp: Stamp) {
+        self.touch(index);
+        self.stamps.get_or_insert_default().insert(index, stamp);
+    }
+
+    /// As [`set_stamp`](Self::set_stamp) of what is written down already.
+    pub fn note_stamp(&mut self, index: u32, stamp: Stamp) {
+        if self.get(index).state == ChunkState::Completed {
+            self.stamps.get_or_insert_default().insert(index, stamp);
+        }
+    }
+
+    /// The chunks with a known output file.
+    pub fn stamped(&self) -> impl Iterator<Item = (u32, &Stamp)> {
+        self.stamps.iter().flat_map(|stamps| stamps.iter().map(|(index, stamp)| (*index, stamp)))
+    }
+
+    /// Keeps the output of a completed chunk; where a job has much of it, less of the older ones.
     pub fn set_output(&mut self, index: u32, output: Output) {
-        self.outputs.get_or_insert_default().insert(index, Arc::new(output));
+        self.touch(index);
+        let outputs = self.outputs.get_or_insert_default();
+        outputs.insert(index, output);
+        if outputs.bytes > MOST_OUTPUT {
+            outputs.shrink(&self.order);
+        }
     }
 
     pub(super) fn start(&mut self, index: u32, attempt: u32, started: u32) {
@@ -123,6 +303,15 @@ impl Rows {
         }
     }
 
+    /// Counts all chunks as done. That a job is completed says so of those without a row.
+    pub(super) fn skip_rest(&mut self) {
+        let dirty = self.dirty.take();
+        for index in 0..self.total {
+            self.skip(index);
+        }
+        self.dirty = dirty;
+    }
+
     /// Counts a chunk as done without a log of it (skipped, or done by an executor that did not tell).
     pub(super) fn skip(&mut self, index: u32) {
         if self.get(index).state != ChunkState::Completed {
@@ -138,8 +327,33 @@ impl Rows {
         detail.error = Some(error);
     }
 
+    /// The owner died while the chunk ran.
+    pub(super) fn crash(&mut self, index: u32, error: ErrorInfo, last: bool) {
+        self.put(index, if last { ChunkState::Failed } else { ChunkState::Pending });
+        let detail = self.details.get_or_insert_default().entry(index).or_default();
+        detail.crashes += 1;
+        detail.error = Some(error);
+    }
+
     pub(super) fn release(&mut self, index: u32) {
         self.put(index, ChunkState::Pending);
+    }
+
+    /// A completed chunk is to be done again.
+    pub(super) fn redo(&mut self, index: u32) {
+        self.put(index, ChunkState::Pending);
+        if let Some(stamps) = &mut self.stamps {
+            stamps.remove(&index);
+        }
+        if let Some(outputs) = &mut self.outputs {
+            outputs.remove(index);
+        }
+        if let Some(at) = self.order.iter().position(|done| *done == index) {
+            self.order.remove(at);
+            // The places of those behind it have changed.
+            let moved: Vec<u32> = self.order[at..].to_vec();
+            self.give_back_dirty(&moved);
+        }
     }
 
     /// Running chunks (and failed ones, with `failed`) become pending. Of failed ones the failures are forgotten, of all
@@ -187,5 +401,58 @@ impl Rows {
     /// Puts back the order of completion.
     pub fn restore_order(&mut self, order: Vec<u32>) {
         self.order = order.into_iter().filter(|index| *index < self.total).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kept(rows: &Rows) -> Vec<(usize, usize)> {
+        rows.order().iter().map(|index| rows.output(*index).map_or((0, 0), |output| (output.stdout.len(), output.stderr.len()))).collect()
+    }
+
+    #[test]
+    fn of_much_output_the_newest_keep_their_tails_and_older_ones_the_ends_of_theirs() {
+        let mut rows = Rows::new(1_000);
+        for index in 0..1_000 {
+            rows.complete(index, 1, 1.0);
+            let text = |end: &str| format!("{}{index} {end}", "x".repeat(8_000)).into();
+            rows.set_output(index, Output { stdout: text("out"), stderr: text("err") });
+        }
+        let sizes = kept(&rows);
+        assert!(sizes.iter().map(|(out, err)| out + err).sum::<usize>() <= MOST_OUTPUT);
+        assert!(sizes[970..].iter().all(|(out, err)| *out > 8_000 && *err > 8_000), "{:?}", &sizes[970..]);
+        for index in 0..1_000 {
+            let output = rows.output(index).unwrap();
+            assert!(output.stdout.ends_with(&format!("{index} out")) && output.stderr.ends_with(&format!("{index} err")), "{index}");
+        }
+    }
+
+    #[test]
+    fn what_a_stream_does_not_need_is_the_other_ones() {
+        let output = |out: usize, err: usize| Output { stdout: "o".repeat(out).into(), stderr: "e".repeat(err).into() };
+        for ((out, err), want) in [((500, 0), (100, 0)), ((0, 500), (0, 100)), ((500, 500), (50, 50)), ((10, 500), (10, 90)), ((500, 10), (90, 10))] {
+            let cut = output(out, err).cut(100);
+            assert_eq!((cut.stdout.len(), cut.stderr.len()), want, "{out} {err}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn kept_output_is_bounded_and_counted_right(sizes in prop::collection::vec((0usize..40_000, 0usize..40_000), 1..120), text in "\\PC{1,4}") {
+            let mut rows = Rows::new(sizes.len() as u32);
+            for (index, (out, err)) in sizes.iter().enumerate() {
+                rows.complete(index as u32, 1, 1.0);
+                rows.set_output(index as u32, Output { stdout: text.repeat(out / text.len()).into(), stderr: text.repeat(err / text.len()).into() });
+                let outputs = rows.outputs.as_ref().unwrap();
+                prop_assert_eq!(outputs.bytes, outputs.kept.values().map(|output| output.cost()).sum::<usize>());
+                prop_assert!(outputs.bytes <= MOST_OUTPUT);
+                // The latest one is never cut.
+                prop_assert_eq!(rows.output(index as u32).unwrap().stdout.len(), out / text.len() * text.len());
+            }
+        }
     }
 }

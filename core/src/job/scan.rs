@@ -20,6 +20,27 @@ struct Scanner<'a> {
     at: usize,
 }
 
+/// The same byte eight times.
+const fn eight(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// How many bytes there are before the first that ends a plain string or is none: a quote, a backslash, a control character.
+fn plain_length(bytes: &[u8]) -> Option<usize> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of a byte that is less than `least`; exact up to the first one found, which is the one that counts.
+        let below = |word: u64, least: u8| word.wrapping_sub(eight(least)) & !word & eight(0x80);
+        let found = below(word ^ eight(b'"'), 1) | below(word ^ eight(b'\\'), 1) | below(word, 0x20);
+        if found != 0 {
+            return Some(n * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| *byte == b'"' || *byte == b'\\' || *byte < 0x20)?;
+    Some(words.len() * 8 + at)
+}
+
 impl<'a> Scanner<'a> {
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.text.as_bytes().get(self.at) == Some(&byte)).then(|| self.at += 1)
@@ -28,7 +49,7 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Option<&'a str> {
         self.take(b'"')?;
         let start = self.at;
-        let length = self.text.as_bytes()[start..].iter().position(|byte| *byte == b'"' || *byte == b'\\' || *byte < 0x20)?;
+        let length = plain_length(&self.text.as_bytes()[start..])?;
         self.at += length;
         self.take(b'"')?;
         Some(&self.text[start..start + length])
@@ -147,6 +168,13 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn eight_bytes_at_once_find_what_one_by_one_finds(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'a'), 0x1eu8..0x24, 0x5bu8..0x5e], 0..40)) {
+            prop_assert_eq!(plain_length(&bytes), bytes.iter().position(|byte| *byte == b'"' || *byte == b'\\' || *byte < 0x20));
         }
     }
 

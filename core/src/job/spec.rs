@@ -175,6 +175,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
 /// Takes a spec in: the head first, then its chunks, at once or in slices.
 pub struct SpecBuilder {
     head: String,
+    /// A JSON array of the chunks so far, without its end; empty before the first one.
     text: String,
     list: Vec<Listed>,
     plan: Option<Box<Plan>>,
@@ -383,15 +384,11 @@ impl SpecBuilder {
             if chunks.is_empty() {
                 return;
             }
-            if !self.text.is_empty() {
-                self.text.push(',');
-            }
-            // - 1: the text has no bracket before its first chunk.
-            let base = self.text.len();
-            self.text.push_str(&array[1..array.len() - 1]);
+            // Its place in the text, as if the array's own bracket stood there.
+            let base = self.add_text(&array[1..array.len() - 1]) - 1;
             self.list.reserve(chunks.len());
             for plain in &chunks {
-                self.take(self.list.len(), &Parts::from(plain), base + plain.offset - 1, plain.length);
+                self.take(self.list.len(), &Parts::from(plain), base + plain.offset, plain.length);
             }
             return;
         }
@@ -406,16 +403,11 @@ impl SpecBuilder {
         if raw.is_empty() {
             return;
         }
-        if !self.text.is_empty() {
-            self.text.push(',');
-        }
-        // + 1: the bracket that every text handed out begins with.
-        let base = self.text.len() + 1;
-        self.text.push_str(inner);
+        let base = self.add_text(inner);
         let origin = inner.as_ptr() as usize;
         for value in raw {
             let text = value.get();
-            let offset = base - 1 + (text.as_ptr() as usize - origin);
+            let offset = base + (text.as_ptr() as usize - origin);
             let position = self.list.len();
             // An array would be read as a chunk by position, and null as a field that is missing.
             let odd = !text.starts_with('{') || text.contains("null") && has_null_field(text);
@@ -424,6 +416,20 @@ impl SpecBuilder {
                 _ => self.diagnose(position, text),
             }
         }
+    }
+
+    /// Keeps the text of more chunks; gives its place.
+    fn add_text(&mut self, chunks: &str) -> usize {
+        if self.text.is_empty() {
+            // With its brackets: most specs come at once.
+            self.text.reserve_exact(chunks.len() + 2);
+            self.text.push('[');
+        } else {
+            self.text.push(',');
+        }
+        let base = self.text.len();
+        self.text.push_str(chunks);
+        base
     }
 
     fn take(&mut self, position: usize, chunk: &Parts<'_>, offset: usize, length: usize) {
@@ -581,13 +587,12 @@ impl SpecBuilder {
                 (Chunks::Planned(plan), frames, true)
             }
             None => {
-                let mut text = String::with_capacity(self.text.len() + 2);
-                text.push('[');
-                text.push_str(&self.text);
-                text.push(']');
+                if self.text.is_empty() {
+                    self.text.push('[');
+                }
+                self.text.push(']');
                 let frames = if self.framed { self.frames } else { self.list.len() as u64 };
-                let list: Box<[Listed]> = self.list.into_iter().map(|chunk| Listed { offset: chunk.offset + 1, ..chunk }).collect();
-                (Chunks::Listed { text: text.into(), list }, frames, self.framed)
+                (Chunks::Listed { text: self.text.into(), list: self.list.into() }, frames, self.framed)
             }
         };
         Ok(Spec { head: self.head.into(), chunks, frames, framed, merge_command: self.merge_command, by_id: OnceLock::new() })

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::aggregate::Job;
 use super::error::ErrorInfo;
+use super::rows::Stamp;
 use super::state::{ChunkState, JobState};
 
 /// Lists longer than this are left out of the status text and handed over in slices.
@@ -18,6 +19,8 @@ pub struct Live {
     pub fps: Option<f64>,
     /// Milliseconds left, low and high.
     pub eta: Option<(f64, f64)>,
+    /// When the owner last renewed its lease.
+    pub lease_renewed_at: Option<f64>,
 }
 
 fn push_json(out: &mut String, value: &impl serde::Serialize) {
@@ -98,8 +101,20 @@ pub fn write_chunk(job: &Job, index: u32, out: &mut String) {
             push_short(out, row.duration_ms);
         }
     }
-    if row.state == ChunkState::Completed && row.attempt > 0 {
-        out.push_str(",\"exitCode\":0");
+    if row.state == ChunkState::Completed {
+        // A chunk that failed and was then said to be done may have an error still.
+        if row.attempt > 0 {
+            out.push_str(",\"exitCode\":0");
+        }
+        if let Some(Stamp { bytes, modified, sha256 }) = job.rows.stamp(index) {
+            let _ = write!(out, ",\"output\":{{\"bytes\":{bytes},\"modifiedAt\":{}", *modified as f64 / 1e6);
+            if let Some(sha256) = sha256 {
+                let _ = write!(out, ",\"sha256\":\"{sha256}\"");
+            }
+            out.push('}');
+        }
+        out.push('}');
+        return;
     }
     if let Some(error) = job.rows.detail(index).and_then(|detail| detail.error.as_ref()) {
         if let Some(code) = error.exit_code {
@@ -258,6 +273,10 @@ pub fn write_status(job: &Job, live: Live, whole: bool, out: &mut String) {
                 push_json(out, &failures);
             }
         }
+        if !extras.recoveries.is_empty() {
+            out.push_str(",\"recoveries\":");
+            push_json(out, &extras.recoveries);
+        }
         if let Some(at) = extras.last_output_at {
             out.push_str(",\"lastOutputAt\":");
             push_number(out, at);
@@ -266,6 +285,10 @@ pub fn write_status(job: &Job, live: Live, whole: bool, out: &mut String) {
     if let Some(owner) = job.owner.as_ref().filter(|_| job.state == JobState::Running) {
         out.push_str(",\"owner\":");
         push_text(out, owner);
+    }
+    if let Some(at) = live.lease_renewed_at.filter(|_| job.state == JobState::Running) {
+        out.push_str(",\"leaseRenewedAt\":");
+        push_number(out, at);
     }
     for (name, default) in [("priority", "\"medium\""), ("tags", "[]"), ("dependencies", "[]")] {
         if !fields.contains_key(name) {
@@ -290,4 +313,49 @@ pub fn write_status(job: &Job, live: Live, whole: bool, out: &mut String) {
         );
     }
     out.push('}');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::job::spec::Rules;
+    use crate::job::{ErrorCode, JobEvent, Options, Spec};
+
+    fn running() -> Job {
+        let options = Options::parse("").unwrap();
+        let spec = Spec::parse(r#"{"chunks":[{"id":0},{"id":1}]}"#, Rules { needs_command: false }, &options).unwrap();
+        let mut job = Job::new("a".into(), Arc::new(spec), options, 1_000.0);
+        job.apply(&JobEvent::Started { owner: "me".into(), attempt: 1 }, 2_000.0).unwrap();
+        job.apply(&JobEvent::ChunkStarted { index: 0, attempt: 1 }, 2_000.0).unwrap();
+        job
+    }
+
+    fn chunk(job: &Job) -> String {
+        let mut out = String::new();
+        write_chunk(job, 0, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_completed_chunk_tells_what_its_output_was_like() {
+        let mut job = running();
+        job.apply(&JobEvent::ChunkCompleted { index: 0, attempt: 1, duration_ms: 5.0 }, 3_000.0).unwrap();
+        assert!(!chunk(&job).contains("output"));
+        job.rows.set_stamp(0, Stamp { bytes: 17, modified: 1_700_000_000_123_456_000, sha256: None });
+        assert!(chunk(&job).ends_with(r#","exitCode":0,"output":{"bytes":17,"modifiedAt":1700000000123.456}}"#), "{}", chunk(&job));
+    }
+
+    #[test]
+    fn a_chunk_that_failed_and_was_said_to_be_done_then_has_one_exit_code() {
+        let mut job = running();
+        let error = Box::new(ErrorInfo { exit_code: Some(7), ..ErrorInfo::new(ErrorCode::ChunkFailed, "no") });
+        job.apply(&JobEvent::ChunkFailed { index: 0, attempt: 1, error, retry_in_ms: Some(1.0) }, 3_000.0).unwrap();
+        assert!(chunk(&job).contains("\"exitCode\":7"));
+        job.skip_chunk(0);
+        let text = chunk(&job);
+        assert!(text.contains("\"exitCode\":0") && text.matches("exitCode").count() == 1, "{text}");
+        assert!(!text.contains("error"), "{text}");
+    }
 }

@@ -1,11 +1,16 @@
 //! Pause, resume, cancel, delete, shutdown: the table of `job::state` put to work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Entry, Manager, Notice};
 use crate::job::state::{Answer, Control, WaitingFor, answer};
-use crate::job::{Error, ErrorCode, ErrorInfo, JobEvent, JobState};
+use crate::job::{Error, ErrorCode, ErrorInfo, JobEvent, JobState, Options};
 use crate::repository::memory::{Ask, Cell, Slot, now_ms};
+
+/// Between two looks at a run that is just ending, and how many of them.
+const ENDING: Duration = Duration::from_micros(50);
+const ENDING_LOOKS: u32 = 2_000;
 
 /// Why a run is to stop.
 #[derive(Debug, Clone)]
@@ -75,12 +80,12 @@ pub enum Controlled {
 }
 
 impl Manager {
-    /// Asks a run to stop. The strongest reason wins; each is announced once.
-    pub(super) fn stop(&self, entry: &Arc<Entry>, why: Stopping) {
+    /// Asks a run to stop. The strongest reason wins; each is announced once. False: there is no run, or not any more.
+    pub(super) fn stop(&self, entry: &Arc<Entry>, why: Stopping) -> bool {
         let mut guard = entry.run.lock();
-        let Some(run) = &mut *guard else { return };
+        let Some(run) = &mut *guard else { return false };
         if run.merged && !matches!(why, Stopping::Delete | Stopping::Withdraw) {
-            return;
+            return true;
         }
         if let Some(known) = &run.stop
             && known.rank() >= why.rank()
@@ -92,7 +97,7 @@ impl Manager {
                 drop(guard);
                 self.notices.push(Notice::Stop { ticket: entry.ticket, graceful: false });
             }
-            return;
+            return true;
         }
         let event = match &why {
             Stopping::Pause { .. } => Some(JobEvent::Pausing),
@@ -112,34 +117,53 @@ impl Manager {
         }
         drop(guard);
         self.notices.push(Notice::Stop { ticket: entry.ticket, graceful });
+        true
     }
 
     /// Pauses, cancels or deletes a job, or asks its owner to. `strict`: what does not apply is an error.
     pub fn control(&self, id: &str, control: Control, ask: Ask, strict: bool) -> Result<Controlled, Error> {
         self.refuse_when_closed()?;
-        let Some(cell) = self.repository.visible(id) else {
-            return if strict { Err(Error::not_found(id)) } else { Ok(Controlled::Nothing) };
+        // A run that is just ending has let go of itself and not yet given the job its state, on another thread.
+        for _ in 0..ENDING_LOOKS {
+            if let Some(controlled) = self.control_now(id, control, &ask, strict)? {
+                return Ok(controlled);
+            }
+            std::thread::sleep(ENDING);
+        }
+        Ok(Controlled::Stopping)
+    }
+
+    /// `None`: look again. The run is just ending, or the job is at rest in the durable store by now.
+    pub(super) fn control_now(&self, id: &str, control: Control, ask: &Ask, strict: bool) -> Result<Option<Controlled>, Error> {
+        let is_durable = self.durable.is_some();
+        let missing = || match strict {
+            _ if is_durable => Ok(None),
+            true => Err(Error::not_found(id)),
+            false => Ok(Some(Controlled::Nothing)),
         };
-        let now = now_ms();
+        let Some(cell) = self.repository.visible(id) else { return missing() };
         let mut slot = cell.lock();
         if slot.is_gone() {
             drop(slot);
-            return if strict { Err(Error::not_found(id)) } else { Ok(Controlled::Nothing) };
+            return missing();
         }
+        let now = now_ms();
         let state = slot.job()?.state;
         match answer(state, control) {
-            Answer::AlreadyDone => Ok(Controlled::Already),
+            Answer::AlreadyDone => Ok(Some(Controlled::Already)),
             Answer::Nothing if strict => Err(not_in(id, control, state)),
-            Answer::Nothing => Ok(Controlled::Nothing),
+            Answer::Nothing => Ok(Some(Controlled::Nothing)),
+            // Gone only when the store says so.
+            Answer::Change if is_durable && control == Control::Delete => Ok(None),
             Answer::Change => {
-                self.change_now(&cell, &mut slot, ask, now)?;
+                self.change_now(&cell, &mut slot, ask.clone(), now)?;
                 drop(slot);
                 // It stays in the queue, where a forgotten one is passed over: looking for it would take as long as the queue.
                 if let Some(entry) = self.entry_of(id) {
                     self.forget(&entry);
                 }
                 self.repository.rest(&cell);
-                Ok(Controlled::Done)
+                Ok(Some(Controlled::Done))
             }
             Answer::Stop => {
                 let owner = slot.owner();
@@ -147,13 +171,12 @@ impl Manager {
                 match owner {
                     Some(owner) => {
                         drop(slot);
-                        owner.asked(&cell.id, ask);
-                        Ok(Controlled::Stopping)
+                        Ok(owner.asked(&cell.id, ask.clone()).then_some(Controlled::Stopping))
                     }
                     // Its manager is gone without a trace: nobody works on it.
                     None => {
-                        self.change_now(&cell, &mut slot, ask, now)?;
-                        Ok(Controlled::Done)
+                        self.change_now(&cell, &mut slot, ask.clone(), now)?;
+                        Ok(Some(Controlled::Done))
                     }
                 }
             }
@@ -161,7 +184,7 @@ impl Manager {
     }
 
     /// Does at once what was asked of a job that nobody works on.
-    fn change_now(&self, cell: &Cell, slot: &mut Slot, ask: Ask, now: f64) -> Result<(), Error> {
+    pub(super) fn change_now(&self, cell: &Cell, slot: &mut Slot, ask: Ask, now: f64) -> Result<(), Error> {
         match ask {
             Ask::Pause { .. } => self.repository.change(cell, slot, JobEvent::Paused, now),
             Ask::Cancel { reason } => self.repository.change(cell, slot, JobEvent::Cancelled { reason }, now),
@@ -191,7 +214,8 @@ impl Manager {
             let afresh = state == JobState::Failed;
             self.repository.change(&cell, &mut slot, JobEvent::Resumed { afresh }, now_ms())?;
             let job = slot.job()?;
-            for id in &options.completed_chunk_ids {
+            // Those of the submit were counted then; one of them may have to be done again since.
+            for id in &Options::shared_default().with(changes)?.completed_chunk_ids {
                 if let Some(index) = job.spec.index_of(*id) {
                     job.skip_chunk(index);
                 }
@@ -210,10 +234,31 @@ impl Manager {
         let waiting: Vec<_> = {
             let mut state = self.state.lock();
             state.closed = true;
+            super::LIVE.lock().remove(&self.number);
             state.queue.drain(..).collect()
         };
         for entry in waiting {
-            self.forget(&entry);
+            self.hand_back(&entry);
+        }
+    }
+
+    /// Lets go of a job that waits. On a durable store it is the next owner's.
+    pub(super) fn hand_back(&self, entry: &Arc<Entry>) {
+        let mut slot = entry.cell.lock();
+        if let Some(kept) = &mut slot.kept {
+            kept.release = true;
+            let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Released, now_ms());
+        }
+        drop(slot);
+        self.forget(entry);
+    }
+
+    /// Ends the work on a job that is not this manager's any more. Nothing of it is told or written.
+    pub(super) fn withdraw(&self, entry: &Arc<Entry>) {
+        if entry.run.lock().is_some() {
+            self.stop(entry, Stopping::Withdraw);
+        } else {
+            self.forget(entry);
         }
     }
 
@@ -225,6 +270,11 @@ impl Manager {
         }
     }
 
+    /// Kills the programs of runs that are being stopped, without further grace.
+    pub fn kill(&self) {
+        self.hurry.cancel();
+    }
+
     /// A run reached one of its time limits.
     pub fn time_out(&self, ticket: u32, error: ErrorInfo) {
         if let Some(entry) = self.entry(ticket) {
@@ -233,6 +283,6 @@ impl Manager {
     }
 }
 
-fn not_in(id: &str, control: Control, state: JobState) -> Error {
+pub(super) fn not_in(id: &str, control: Control, state: JobState) -> Error {
     Error::new(ErrorCode::InvalidTransition, format!("{} does not apply: job \"{id}\" is {}", control.method(), state.as_str()))
 }

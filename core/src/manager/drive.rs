@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::outputs::OutputFile;
 use super::{Entry, Manager, Notice, WAIT};
 use crate::executor::merge::{publish, temporary_beside};
-use crate::executor::process::{self, Finished, ProcessError, ProcessOptions, ProcessSpec, Stream};
+use crate::executor::process::{self, Finished, Kept, ProcessError, ProcessOptions, ProcessSpec, Stream};
 use crate::job::options::{Options, VerifyOutput};
 use crate::job::output_progress::ProgressReader;
 use crate::job::placeholder::{self, Values};
@@ -30,6 +32,9 @@ pub struct ProcessDriver {
     /// Hand finished chunks over as [`Notice::Chunk`].
     pub tell_chunks: bool,
 }
+
+/// Bytes of each end of each stream of an attempt that its log keeps.
+const LOG_END: usize = 8 * 1024 * 1024;
 
 struct Driven {
     manager: Arc<Manager>,
@@ -56,11 +61,12 @@ impl Manager {
             let run = entry.run.lock();
             let mut slot = entry.cell.lock();
             match (&*run, slot.job()) {
-                (Some(run), Ok(job)) => Some((job.spec.clone(), job.options.clone(), run.token.clone(), run.leave.clone())),
+                (Some(run), Ok(job)) => Some((job.spec.clone(), job.options.clone(), run.token.clone(), run.leave.clone(), run.kill.clone())),
                 _ => None,
             }
         };
-        if let Some((spec, options, token, leave)) = begun {
+        if let Some((spec, options, token, leave, kill)) = begun {
+            let driver = ProcessDriver { process: ProcessOptions { kill_now: kill, ..driver.process }, ..driver };
             let driven = Arc::new(Driven { manager: self.clone(), entry, driver, spec, options, token, leave });
             driven.run(ticket).await;
         }
@@ -70,7 +76,7 @@ impl Manager {
 
 impl Driven {
     async fn run(self: &Arc<Self>, ticket: u32) {
-        // A task for each chunk: one that has to wait until its output is heard holds up no other.
+        // A task for each slot: one that has to wait until its output is heard holds up no other.
         let mut flights = JoinSet::new();
         let job_limit = async {
             match self.options.timeouts.job_ms {
@@ -87,7 +93,7 @@ impl Driven {
             loop {
                 let next = self.manager.next(ticket);
                 if next >= 0.0 {
-                    flights.spawn(self.clone().chunk(ticket, next));
+                    flights.spawn(self.clone().slot(ticket, next));
                     continue;
                 }
                 if next == WAIT {
@@ -105,13 +111,11 @@ impl Driven {
                 }
             };
             tokio::select! {
-                next = flights.join_next(), if !flights.is_empty() => match next {
-                    Some(Ok(next)) if next >= 0.0 => {
-                        flights.spawn(self.clone().chunk(ticket, next));
+                ended = flights.join_next(), if !flights.is_empty() => {
+                    if let Some(Err(error)) = ended {
+                        self.manager.lost(ticket, format!("A chunk's task died: {error}"));
                     }
-                    Some(Err(error)) => self.manager.lost(ticket, format!("A chunk's task died: {error}")),
-                    _ => {}
-                },
+                }
                 () = retry => {}
                 () = self.leave.cancelled(), if flights.is_empty() => return,
                 () = &mut job_limit => {}
@@ -119,8 +123,15 @@ impl Driven {
         }
     }
 
+    /// Runs one chunk after the other until there is none for now.
+    async fn slot(self: Arc<Self>, ticket: u32, mut next: f64) {
+        while next >= 0.0 {
+            next = self.chunk(ticket, next).await;
+        }
+    }
+
     /// Runs one attempt and tells how it went; gives the next chunk.
-    async fn chunk(self: Arc<Self>, ticket: u32, next: f64) -> f64 {
+    async fn chunk(&self, ticket: u32, next: f64) -> f64 {
         let index = (next % 4_294_967_296.0) as u32;
         let attempt = (next / 4_294_967_296.0) as u32;
         let chunk = self.spec.chunk(index);
@@ -197,6 +208,9 @@ impl Driven {
         let Some(program) = words.next() else { return fatal(ErrorCode::Validation, format!("Chunk {} failed: it has no command", chunk.id)) };
         let mut env: Vec<(OsString, OsString)> = self.driver.env.to_vec();
         env.extend(self.options.env.iter().map(|(name, value)| (name.into(), value.into())));
+        if self.manager.durable.is_some() {
+            env.push((super::owner::OWNER_VARIABLE.into(), OsString::from(&*self.manager.owner())));
+        }
         env.extend(placeholder::env(&values).into_iter().map(|(name, value)| (name.into(), value.into())));
         let spec = ProcessSpec { program, args: words.collect(), env, cwd: self.options.job_dir.as_ref().map(|folder| PathBuf::from(&**folder)) };
 
@@ -209,7 +223,11 @@ impl Driven {
                 return fatal(ErrorCode::Validation, format!("Chunk {} failed: outputFile {message}", chunk.id));
             }
         }
-        let outcome = self.watched(ticket, index, chunk, spec).await;
+        if self.manager.durable.is_some() && (self.manager.cell_committed(&self.entry.cell).await.is_err() || self.entry.cell.lock().is_gone()) {
+            // A process that nobody would know of is not started: its attempt has to be counted, whatever it does to us.
+            return Outcome::Stopped;
+        }
+        let outcome = self.watched(ticket, index, attempt, chunk, spec).await;
         let outcome = match outcome {
             Outcome::Completed(finished) => match self.keep(ticket, index, attempt, chunk, temporary.is_some(), file.as_deref(), final_file.as_deref()).await {
                 Ok(()) => Outcome::Completed(finished),
@@ -224,7 +242,7 @@ impl Driven {
     }
 
     /// Runs the process under its time limits.
-    async fn watched(&self, ticket: u32, index: u32, chunk: &Chunk, spec: ProcessSpec) -> Outcome {
+    async fn watched(&self, ticket: u32, index: u32, attempt: u32, chunk: &Chunk, spec: ProcessSpec) -> Outcome {
         let limits = self.options.timeouts;
         let token = self.token.child_token();
         let begun = Instant::now();
@@ -232,8 +250,29 @@ impl Driven {
         let sign = AtomicU64::new(0);
         let mut reader = ProgressReader::new(self.options.progress_pattern.as_deref()).ok().map(|reader| reader.with_frame_step(chunk.frame_step.unwrap_or(1)));
         let mut told: Option<Instant> = None;
+        let expired: Mutex<Option<ErrorInfo>> = Mutex::new(None);
+        // What is over now, or else milliseconds until something can be.
+        let limit = |heard: u64| {
+            let now = begun.elapsed().as_secs_f64() * 1000.0;
+            let mut next = f64::INFINITY;
+            let mut check = |limit: Option<f64>, since: f64, code: ErrorCode, what: &str| {
+                let limit = limit?;
+                if now - since >= limit {
+                    return Some(ErrorInfo::new(code, format!("Chunk {} failed: {what} {limit} ms", chunk.id)));
+                }
+                next = next.min(since + limit - now);
+                None
+            };
+            let over = check(limits.chunk_ms, 0.0, ErrorCode::Timeout, "it took longer than")
+                .or_else(|| check(limits.start_ms.filter(|_| heard == 0), 0.0, ErrorCode::Timeout, "no sign of life within"))
+                .or_else(|| check(limits.no_progress_ms, heard.saturating_sub(1) as f64, ErrorCode::NoProgress, "no output or progress for"));
+            over.map_or(Ok(next), Err)
+        };
+        let heard_now = || begun.elapsed().as_millis() as u64 + 1;
+        let mut logs = [Kept::new(LOG_END), Kept::new(LOG_END)];
         let mut on_output = |stream: Stream, text: &str| {
-            sign.store(begun.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+            logs[usize::from(stream == Stream::Stderr)].push(text);
+            sign.store(heard_now(), Ordering::Relaxed);
             if let Some(fraction) = reader.as_mut().and_then(|reader| reader.feed(text, chunk.start_frame, chunk.frame_count)) {
                 self.manager.chunk_progress(ticket, index, fraction);
             } else if told.is_none_or(|told| told.elapsed() >= Duration::from_millis(250)) {
@@ -241,37 +280,29 @@ impl Driven {
                 self.manager.alive(ticket);
             }
             if self.driver.tell_output {
-                while !self.manager.notices.has_room() && !self.token.is_cancelled() {
+                // It is held up by us and not silent, but its time goes on.
+                while !self.manager.notices.has_room() {
+                    if token.is_cancelled() {
+                        // What a stopped program still writes has nowhere to go.
+                        return;
+                    }
                     tokio::task::block_in_place(|| self.manager.notices.wait_for_room(Duration::from_millis(50)));
+                    sign.store(heard_now(), Ordering::Relaxed);
+                    if let Err(error) = limit(heard_now()) {
+                        expired.lock().get_or_insert(error);
+                        token.cancel();
+                    }
                 }
                 self.manager.notices.push(Notice::Output { ticket, chunk_id: chunk.id, stderr: stream == Stream::Stderr, text: text.to_owned() });
             }
         };
-        let mut expired: Option<ErrorInfo> = None;
         let finished = {
             let watchdog = async {
                 loop {
-                    let now = begun.elapsed().as_secs_f64() * 1000.0;
-                    let heard = sign.load(Ordering::Relaxed);
-                    let mut next = f64::INFINITY;
-                    let mut check = |limit: Option<f64>, since: f64, code: ErrorCode, what: &str| {
-                        let limit = limit?;
-                        if now - since >= limit {
-                            return Some(ErrorInfo::new(code, format!("Chunk {} failed: {what} {limit} ms", chunk.id)));
-                        }
-                        next = next.min(since + limit - now);
-                        None
-                    };
-                    let over = check(limits.chunk_ms, 0.0, ErrorCode::Timeout, "it took longer than")
-                        .or_else(|| check(limits.start_ms.filter(|_| heard == 0), 0.0, ErrorCode::Timeout, "no sign of life within"))
-                        .or_else(|| check(limits.no_progress_ms, heard.saturating_sub(1) as f64, ErrorCode::NoProgress, "no output or progress for"));
-                    if let Some(error) = over {
-                        return error;
-                    }
-                    if next.is_finite() {
-                        tokio::time::sleep(duration(next.max(1.0))).await;
-                    } else {
-                        std::future::pending::<()>().await;
+                    match limit(sign.load(Ordering::Relaxed)) {
+                        Err(error) => return error,
+                        Ok(next) if next.is_finite() => tokio::time::sleep(duration(next.max(1.0))).await,
+                        Ok(_) => std::future::pending::<()>().await,
                     }
                 }
             };
@@ -280,13 +311,16 @@ impl Driven {
             tokio::select! {
                 finished = &mut process => finished,
                 error = watchdog => {
-                    expired = Some(error);
+                    expired.lock().get_or_insert(error);
                     token.cancel();
                     process.await
                 }
             }
         };
-        match (finished, expired) {
+        let [stdout, stderr] = logs;
+        self.manager.keep_log(ticket, index, attempt, &stdout.into_text(), "");
+        self.manager.keep_log(ticket, index, attempt, "", &stderr.into_text());
+        match (finished, expired.into_inner()) {
             (Ok(finished), Some(mut error)) => {
                 error.stderr_tail = Some(crate::job::error::tail(&finished.stderr, 4096).to_owned()).filter(|tail| !tail.is_empty());
                 Outcome::Failed { error, fatal: false }
@@ -331,6 +365,7 @@ impl Driven {
         let (Some(file), Some(final_file)) = (file, final_file) else { return Ok(()) };
         let missing = |message: String| ErrorInfo::new(ErrorCode::OutputMissing, format!("Chunk {} failed: {message}", chunk.id));
         let verification = self.options.verification();
+        let hash = self.options.hash_outputs;
         let (from, to) = (file.to_owned(), final_file.to_owned());
         let kept = tokio::task::spawn_blocking(move || {
             let found = std::fs::metadata(&from);
@@ -344,11 +379,16 @@ impl Driven {
                 Ok(_) if renamed => std::fs::rename(&from, &to),
                 _ => Ok(()),
             }
-            .map_err(|error| format!("its output {} can't be put in place: {error}", to.display()))
+            .map_err(|error| format!("its output {} can't be put in place: {error}", to.display()))?;
+            Ok(OutputFile { path: to, hash }.stamp())
         })
         .await;
         match kept {
-            Ok(result) => result.map_err(missing)?,
+            Ok(result) => {
+                if let (Some(stamp), Ok(job)) = (result.map_err(missing)?, self.entry.cell.lock().job()) {
+                    job.rows.set_stamp(index, stamp);
+                }
+            }
             Err(error) => return Err(ErrorInfo::new(ErrorCode::Internal, error.to_string())),
         }
         if verification == VerifyOutput::Function {

@@ -6,29 +6,42 @@
 //! [`Manager::settle`]); [`drive`] runs chunks as processes without anybody's help. What outsiders must hear comes as
 //! [`Notice`]s.
 
+mod commit;
 mod control;
 pub mod drive;
+mod durable;
 mod notice;
+mod outputs;
+mod owner;
+mod recover;
+mod remote;
 mod run;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
 
+pub(crate) use commit::whole;
 pub use control::{Controlled, Stopping};
+pub use durable::{Durable, DurableOptions};
 pub use notice::{Notice, Notices};
-pub use run::{Advance, BUSY, LEAVE, Settled, WAIT};
+pub use owner::Place;
+pub(crate) use owner::parse_place;
+pub use remote::Fetched;
+pub use run::{Advance, BUSY, LEAVE, NOT_TAKEN, Settled, WAIT};
 
 use crate::executor::process::ProcessGroups;
 use crate::job::state::WaitingFor;
 use crate::job::status::Live;
-use crate::job::{Error, ErrorCode, Job, JobEvent, JobState, Options, Spec};
+use crate::job::{ChunkState, Error, ErrorCode, Job, JobEvent, JobState, Options, Spec};
 use crate::repository::Watcher;
-use crate::repository::memory::{Ask, Cell, MemoryRepository, Owner, now_ms};
+use crate::repository::memory::{Ask, Cell, Kept, MemoryRepository, Owner, now_ms};
+use crate::repository::runtime::Store;
 use run::Run;
 
 /// A job that this manager works on.
@@ -46,8 +59,13 @@ struct State {
     closed: bool,
 }
 
+/// Of a longer queue the jobs are compressed while they wait: until then to start one is quick.
+const LONG_QUEUE: usize = 16_384;
+
 /// Managers of this process so far, plus one.
 static MANAGERS: AtomicU32 = AtomicU32::new(1);
+/// Numbers of the managers of this process that take jobs.
+static LIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// Takes jobs and sees them through.
 pub struct Manager {
@@ -57,6 +75,8 @@ pub struct Manager {
     pub notices: Arc<Notices>,
     /// The processes that it started.
     pub groups: ProcessGroups,
+    /// Cancelled when programs that are being stopped get no more time for it.
+    hurry: CancellationToken,
     owner: Arc<str>,
     most_running: u32,
     entries: RwLock<HashMap<u32, Arc<Entry>, RandomState>>,
@@ -64,9 +84,17 @@ pub struct Manager {
     tickets: AtomicU32,
     /// Number of this manager in its process, from 1.
     number: u32,
+    /// Whether it has an executor.
+    runs: bool,
+    /// Types of job that it runs, besides those without one.
+    kinds: Vec<Arc<str>>,
     questions: Mutex<HashMap<u32, tokio::sync::oneshot::Sender<Result<bool, String>>>>,
+    /// Runs that have ended since jobs were last claimed.
+    ended: AtomicU32,
     /// Zero of the clock that schedules retries.
     epoch: Instant,
+    /// What it has on a durable store; its repository is then a cache of the jobs that it owns.
+    durable: Option<Arc<Durable>>,
     me: Weak<Manager>,
 }
 
@@ -76,25 +104,78 @@ pub struct Ready {
     pub ticket: u32,
     /// Which run of the job this is.
     pub run: u32,
+    /// How many chunks it has and how many of them are done, where the job is just as it was submitted.
+    pub fresh: Option<(u32, u32)>,
+    /// Its first chunk as [`Manager::next`] gives it, where it was taken.
+    pub first: Option<f64>,
 }
 
 impl Manager {
     /// A manager over `repository` that runs `most_running` jobs at once at the most.
-    pub fn new(repository: Arc<MemoryRepository>, notices: Arc<Notices>, groups: ProcessGroups, most_running: u32) -> Arc<Self> {
+    ///
+    /// `runs`: whether it has an executor; `kinds`: the types of job that it runs besides those without one.
+    pub fn new(
+        repository: Arc<MemoryRepository>,
+        notices: Arc<Notices>,
+        groups: ProcessGroups,
+        most_running: u32,
+        runs: bool,
+        kinds: Vec<Arc<str>>,
+    ) -> Arc<Self> {
+        Self::build(repository, None, notices, groups, most_running, runs, kinds)
+    }
+
+    /// A manager over a durable store. It goes to work at once: takes a name on the store, and what it may take over.
+    pub fn over(store: Arc<Store>, options: DurableOptions, notices: Arc<Notices>, groups: ProcessGroups, most_running: u32) -> Arc<Self> {
+        let durable = Durable::new(store, options);
+        let (runs, kinds) = (durable.runs, durable.kinds.clone());
+        let manager = Self::build(MemoryRepository::new(true), Some(durable.clone()), notices, groups, most_running, runs, kinds);
+        durable.store.spawn(Self::lease_loop(manager.me.clone(), durable.clone()));
+        durable.store.spawn(Self::commit_loop(manager.me.clone(), durable.clone()));
+        durable.store.spawn(Self::watch_loop(manager.me.clone(), durable.clone()));
+        manager
+    }
+
+    fn build(
+        repository: Arc<MemoryRepository>,
+        durable: Option<Arc<Durable>>,
+        notices: Arc<Notices>,
+        groups: ProcessGroups,
+        most_running: u32,
+        runs: bool,
+        kinds: Vec<Arc<str>>,
+    ) -> Arc<Self> {
+        let number = MANAGERS.fetch_add(1, Ordering::Relaxed);
+        LIVE.lock().insert(number);
         Arc::new_cyclic(|me| Self {
             repository,
             notices,
             groups,
-            owner: uuid::Uuid::new_v4().to_string().into(),
+            owner: owner::new_owner(),
+            hurry: CancellationToken::new(),
             most_running,
             entries: RwLock::default(),
             state: Mutex::default(),
             tickets: AtomicU32::new(0),
-            number: MANAGERS.fetch_add(1, Ordering::Relaxed),
+            number,
+            runs,
+            kinds,
             questions: Mutex::default(),
+            ended: AtomicU32::new(0),
             epoch: Instant::now(),
+            durable,
             me: me.clone(),
         })
+    }
+
+    /// Which manager of its process this is.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The identity of this manager, random for each; on a durable store a new one after its lease was lost.
+    pub fn owner(&self) -> Arc<str> {
+        self.durable.as_ref().map_or_else(|| self.owner.clone(), |durable| durable.owner())
     }
 
     fn clock_ms(&self) -> f64 {
@@ -107,8 +188,12 @@ impl Manager {
         notices
     }
 
+    fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     fn refuse_when_closed(&self) -> Result<(), Error> {
-        if self.state.lock().closed {
+        if self.is_closed() {
             return Err(Error::new(ErrorCode::Closed, "The manager is closed"));
         }
         Ok(())
@@ -165,6 +250,9 @@ impl Manager {
             extras.meta = meta;
             extras.fields = fields;
         }
+        if self.durable.is_some() {
+            return self.submit_stored(job);
+        }
         if hold {
             job.version = 1;
             job.waiting_for = Some(WaitingFor::Slot);
@@ -177,13 +265,43 @@ impl Manager {
         Ok(entry.ticket)
     }
 
+    /// Has a new job written; it is seen, and may run, once it is [admitted](Self::admit).
+    fn submit_stored(&self, mut job: Job) -> Result<u32, Error> {
+        job.rows.track();
+        // Those that count as done from the start were touched before.
+        let skipped: Vec<u32> = job.rows.touched().map(|(index, _)| index).collect();
+        job.rows.give_back_dirty(&skipped);
+        job.waiting_for = Some(WaitingFor::Slot);
+        let runs = self.runs_job(&job);
+        let cell = self.repository.create(job, true)?;
+        let mut slot = cell.lock();
+        slot.kept = Some(Box::new(Kept { foreign: !runs, ..Kept::none() }));
+        self.repository.change(&cell, &mut slot, JobEvent::Submitted, now_ms())?;
+        drop(slot);
+        Ok(self.track(cell).ticket)
+    }
+
+    /// Whether this manager runs jobs of that type.
+    fn runs_job(&self, job: &Job) -> bool {
+        self.runs && commit::kind(job).is_none_or(|kind| self.kinds.contains(&kind))
+    }
+
     fn accept(&self, entry: &Arc<Entry>, apply: bool) {
         let now = now_ms();
         {
             let mut slot = entry.cell.lock();
             slot.show();
+            if slot.kept.as_ref().is_some_and(|kept| kept.foreign) {
+                // Others run it: from now on it is read from the store.
+                drop(slot);
+                self.forget(entry);
+                self.repository.remove(&entry.cell, &mut entry.cell.lock(), true);
+                return;
+            }
             slot.queued = self.queue_key(entry);
-            if apply {
+            if slot.kept.is_some() {
+                // Told when it was committed.
+            } else if apply {
                 let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Submitted, now);
                 if let Ok(job) = slot.job() {
                     job.waiting_for = Some(WaitingFor::Slot);
@@ -192,11 +310,19 @@ impl Manager {
                 let job = job.clone();
                 self.repository.log.append(&job, JobEvent::Submitted, now);
             }
+            if !slot.job().is_ok_and(|job| self.runs_job(job)) {
+                // Kept for a manager that runs it.
+                slot.queued = 0;
+                drop(slot);
+                self.forget(entry);
+                self.repository.rest(&entry.cell);
+                return;
+            }
         }
         let mut state = self.state.lock();
         state.queue.push_back(entry.clone());
         // Long queues wait compressed.
-        let long = state.queue.len() > 256;
+        let long = state.queue.len() > LONG_QUEUE;
         drop(state);
         if long {
             self.repository.rest(&entry.cell);
@@ -215,7 +341,13 @@ impl Manager {
         if let Some(entry) = self.entry(ticket) {
             self.forget(&entry);
             let mut slot = entry.cell.lock();
+            let doubtful = slot.kept.as_ref().and_then(|kept| kept.attempted);
             self.repository.remove(&entry.cell, &mut slot, true);
+            if let (Some(version), Some(durable), Some(manager)) = (doubtful, &self.durable, self.me.upgrade()) {
+                let (durable, id) = (durable.clone(), entry.cell.id.clone());
+                let store = durable.store.clone();
+                store.spawn(async move { manager.undo(&durable, id, version).await });
+            }
         }
     }
 
@@ -244,8 +376,9 @@ impl Manager {
         }
     }
 
-    /// Starts waiting jobs while slots are free, up to `most` of them; each then belongs to the driver that calls.
-    pub fn ready(&self, most: usize) -> Vec<Ready> {
+    /// Starts waiting jobs while slots are free, up to `most` of them; each then belongs to the driver that calls. With `take`
+    /// the first chunk of those that are as they were submitted is taken for it.
+    pub fn ready(&self, most: usize, take: bool) -> Vec<Ready> {
         let mut ready = Vec::new();
         while ready.len() < most {
             let entry = {
@@ -261,8 +394,8 @@ impl Manager {
                 state.running += 1;
                 entry
             };
-            match self.start(&entry) {
-                Some(run) => ready.push(Ready { ticket: entry.ticket, run }),
+            match self.start(&entry, take) {
+                Some(started) => ready.push(started),
                 None => {
                     // Paused, cancelled or removed by another manager while it waited here.
                     self.forget(&entry);
@@ -284,7 +417,7 @@ impl Manager {
         state.running = state.running.saturating_sub(1);
     }
 
-    fn start(&self, entry: &Arc<Entry>) -> Option<u32> {
+    fn start(&self, entry: &Arc<Entry>, take: bool) -> Option<Ready> {
         let mut run = entry.run.lock();
         let mut slot = entry.cell.lock();
         if slot.is_gone() || run.is_some() || slot.queued != self.queue_key(entry) {
@@ -297,12 +430,16 @@ impl Manager {
             return None;
         }
         let attempt = job.attempt.saturating_add(1);
-        let new = Run::new(attempt, job, now);
-        self.repository.change(&entry.cell, &mut slot, JobEvent::Started { owner: self.owner.clone(), attempt }, now).ok()?;
+        let untouched = job.version == 1 && job.rows.stamped().next().is_none();
+        let fresh = untouched.then(|| (job.rows.total(), job.rows.count(ChunkState::Completed)));
+        let new = Run::new(attempt, job, now, self.hurry.child_token());
+        self.repository.change(&entry.cell, &mut slot, JobEvent::Started { owner: self.owner(), attempt }, now).ok()?;
         let me: Weak<dyn Owner> = self.me.clone();
         slot.set_owner(Some(me));
-        *run = Some(new);
-        Some(attempt)
+        drop(slot);
+        let new = run.insert(new);
+        let first = (take && fresh.is_some()).then(|| self.take_next(entry, new));
+        Some(Ready { ticket: entry.ticket, run: attempt, fresh, first })
     }
 
     /// Chunks per second and time left of a running job.
@@ -344,10 +481,14 @@ impl Manager {
     }
 }
 
+impl Drop for Manager {
+    fn drop(&mut self) {
+        LIVE.lock().remove(&self.number);
+    }
+}
+
 impl Owner for Manager {
-    fn asked(&self, id: &Arc<str>, ask: Ask) {
-        if let Some(entry) = self.entry_of(id) {
-            self.stop(&entry, Stopping::from(ask));
-        }
+    fn asked(&self, id: &Arc<str>, ask: Ask) -> bool {
+        self.entry_of(id).is_some_and(|entry| self.stop(&entry, Stopping::from(ask)))
     }
 }

@@ -69,6 +69,20 @@ pub enum Notice {
         /// The file.
         file: String,
     },
+    /// A job was taken over: its driver gets ready, and then tells.
+    Recovered {
+        /// The job's ticket.
+        ticket: u32,
+        /// The job.
+        id: Arc<str>,
+        /// The option without which it can't go on and which is not written down.
+        needs: Option<&'static str>,
+    },
+    /// Another manager owns the job now.
+    Lost {
+        /// The job.
+        id: Arc<str>,
+    },
     /// The native driver has left: nothing of the run is alive any more.
     Ran {
         /// The job's ticket.
@@ -131,6 +145,11 @@ impl Notices {
         if queue.output >= MOST_OUTPUT {
             self.room.wait_for(&mut queue, limit);
         }
+    }
+
+    /// Wakes who drives from outside, who may have something to look at.
+    pub fn touch(&self) {
+        self.arm();
     }
 
     fn arm(&self) {

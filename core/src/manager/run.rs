@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Entry, Manager, Stopping};
+use crate::executor::process::Kept;
 use crate::executor::schedule::{Next, Schedule};
 use crate::job::error::tail;
 use crate::job::options::FailurePolicy;
@@ -13,6 +15,7 @@ use crate::job::progress::Pace;
 use crate::job::rows::Output;
 use crate::job::status::Live;
 use crate::job::{ChunkState, Error, ErrorCode, ErrorInfo, Job, JobEvent, JobState};
+use crate::repository::durable::{LogStream, LogWrite};
 use crate::repository::memory::{Slot, now_ms};
 
 /// Answer of [`Manager::next`]: nothing is left for this slot.
@@ -22,6 +25,11 @@ pub const WAIT: f64 = -2.0;
 /// Answer of [`Manager::next`]: as many chunks run as may.
 pub const BUSY: f64 = -3.0;
 
+/// In place of a chunk: none was asked for yet.
+pub const NOT_TAKEN: f64 = -4.0;
+
+/// Bytes of each stream of an attempt that are kept whole.
+const MOST_LOG: usize = 16 * 1024 * 1024;
 /// Bytes of each stream that the status keeps of a chunk.
 const KEPT_TAIL: usize = 8 * 1024;
 
@@ -37,6 +45,8 @@ pub(crate) struct Run {
     pub(super) token: CancellationToken,
     /// Cancelled when no further chunk is to be taken: by every stop, the graceful ones too.
     pub(super) leave: CancellationToken,
+    /// Cancelled when processes get no grace any more.
+    pub(super) kill: CancellationToken,
     merge_failures: u32,
     /// The merge counts: from now on the job completes, whatever is asked.
     pub(super) merged: bool,
@@ -71,7 +81,7 @@ pub enum Settled {
 }
 
 impl Run {
-    pub(super) fn new(number: u32, job: &Job, now: f64) -> Run {
+    pub(super) fn new(number: u32, job: &Job, now: f64, kill: CancellationToken) -> Run {
         Run {
             number,
             schedule: Schedule::new(job.rows.total(), job.options.concurrency),
@@ -80,6 +90,7 @@ impl Run {
             stop: None,
             token: CancellationToken::new(),
             leave: CancellationToken::new(),
+            kill,
             merge_failures: 0,
             merged: false,
         }
@@ -98,7 +109,7 @@ impl Run {
 
     pub(super) fn live(&self, job: &Job) -> Live {
         let remaining = job.rows.total() - job.completed_chunks().min(job.rows.total());
-        Live { fps: self.pace.fps(now_ms()), eta: self.pace.eta(remaining, self.schedule.slots()) }
+        Live { fps: self.pace.fps(now_ms()), eta: self.pace.eta(remaining, self.schedule.slots()), lease_renewed_at: None }
     }
 }
 
@@ -125,9 +136,12 @@ impl Manager {
         }
     }
 
-    fn take_next(&self, entry: &Entry, run: &mut Run) -> f64 {
+    pub(super) fn take_next(&self, entry: &Entry, run: &mut Run) -> f64 {
         if run.stop.is_some() {
             return LEAVE;
+        }
+        if self.is_behind() {
+            return WAIT;
         }
         let mut slot = entry.cell.lock();
         let Ok(job) = slot.job() else { return LEAVE };
@@ -146,8 +160,35 @@ impl Manager {
         }
     }
 
+    /// Whether so much waits for its commit that no further chunk is begun.
+    pub fn is_behind(&self) -> bool {
+        self.durable.is_some() && self.repository.changes.waiting() > super::commit::MOST_WAITING
+    }
+
+    /// Keeps the whole outputs of an attempt, as far as there are any: to be called before its end is told.
+    pub fn keep_log(&self, ticket: u32, index: u32, attempt: u32, stdout: &str, stderr: &str) {
+        let Some(entry) = self.entry(ticket) else { return };
+        let mut slot = entry.cell.lock();
+        for (stream, text) in [(LogStream::Stdout, stdout), (LogStream::Stderr, stderr)] {
+            if text.is_empty() {
+                continue;
+            }
+            let text = if text.len() <= MOST_LOG {
+                text.into()
+            } else {
+                let mut kept = Kept::new(MOST_LOG / 2);
+                kept.push(text);
+                kept.into_text().into()
+            };
+            slot.keep_log(LogWrite { index, attempt, stream, text });
+        }
+    }
+
     /// Milliseconds until the next retry of a run is due.
     pub fn wait_ms(&self, ticket: u32) -> f64 {
+        if self.is_behind() {
+            return 1.0;
+        }
         let Some(entry) = self.entry(ticket) else { return 0.0 };
         let mut run = entry.run.lock();
         let Some(run) = &mut *run else { return 0.0 };
@@ -188,6 +229,24 @@ impl Manager {
             }
         }
         self.take_next(&entry, run)
+    }
+
+    /// As [`Self::complete`]; after the last chunk, where nothing is left to do, it also ends the run: what [`Self::advance`]
+    /// would say is then the error.
+    pub fn complete_to_end(&self, ticket: u32, number: u32, index: u32, attempt: u32, duration_ms: f64) -> Result<f64, Advance> {
+        let next = self.complete(ticket, index, attempt, duration_ms, None);
+        if next == LEAVE && self.is_all_done(ticket, number) { Err(self.advance(ticket, number)) } else { Ok(next) }
+    }
+
+    /// Whether a run can only complete: every chunk is done, nobody wants it stopped, and nothing comes after the chunks.
+    fn is_all_done(&self, ticket: u32, number: u32) -> bool {
+        self.current(ticket, number, |entry, run| {
+            let mut slot = entry.cell.lock();
+            let Ok(job) = slot.job() else { return false };
+            let done = job.rows.count(ChunkState::Completed) == job.rows.total() && run.schedule.in_flight() == 0;
+            done && run.stop.is_none() && !job.merges() && job.rows.stamped().next().is_none()
+        })
+        .unwrap_or(false)
     }
 
     /// An attempt of a chunk failed; `fatal`: another one would fail just so. Gives the next chunk.
@@ -455,9 +514,21 @@ impl Manager {
             let mut slot = entry.cell.lock();
             slot.set_owner(None);
             if matches!(end, Some(Stopping::Delete)) {
-                self.repository.remove(&entry.cell, &mut slot, false);
+                match (&self.durable, self.me.upgrade()) {
+                    // Gone only when the store says so.
+                    (Some(durable), Some(manager)) => {
+                        let (durable, cell) = (durable.clone(), entry.cell.clone());
+                        let store = durable.store.clone();
+                        store.spawn(async move {
+                            manager.delete_owned(&durable, &cell).await;
+                        });
+                    }
+                    _ => self.repository.remove(&entry.cell, &mut slot, false),
+                }
             }
+            let removes = matches!(end, Some(Stopping::Delete));
             if !slot.is_gone()
+                && !removes
                 && let Ok(job) = slot.job()
                 && job.state == JobState::Running
             {
@@ -469,16 +540,20 @@ impl Manager {
                     Some(Stopping::Fail(error)) => JobEvent::Failed { error },
                     Some(Stopping::Shutdown) => JobEvent::Released,
                     Some(Stopping::Withdraw) => JobEvent::Cancelled { reason: None },
-                    Some(Stopping::Delete) => JobEvent::Deleted,
+                    Some(Stopping::Delete) => return None,
                 };
+                if let (JobEvent::Released, Some(kept)) = (&event, &mut slot.kept) {
+                    kept.release = true;
+                }
                 let _ = self.repository.change(&entry.cell, &mut slot, event, now);
             }
-            if !slot.is_gone() {
+            if !slot.is_gone() && !removes {
                 state = slot.job().ok().map(|job| job.state);
             }
         }
         self.forget(entry);
         self.free_slot();
+        self.ended.fetch_add(1, Ordering::Relaxed);
         self.repository.rest(&entry.cell);
         state
     }

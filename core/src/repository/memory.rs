@@ -2,7 +2,7 @@
 //! thread of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -11,13 +11,17 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, oneshot};
 
 use super::Watcher;
-use super::event_log::EventLog;
+use super::durable::LogWrite;
+use super::event_log::{EventLog, Logged};
 use super::frozen::Frozen;
 use crate::job::record::{Incoming, read_status, write_record};
+use crate::job::state::Request;
 use crate::job::status::{Live, write_status};
-use crate::job::{Error, ErrorCode, Job, JobEvent, JobState, Spec};
+use crate::job::{Error, ErrorCode, Job, JobEvent, JobState, Options, Spec};
 
 /// The clock of records: milliseconds since the epoch, whole.
 pub fn now_ms() -> f64 {
@@ -26,6 +30,9 @@ pub fn now_ms() -> f64 {
 
 /// A job that nothing happened to for so long is compressed: bursts of short jobs are over by then.
 const REST_AFTER: Duration = Duration::from_millis(500);
+
+/// Jobs of more chunks are not compressed.
+const MOST_FROZEN: u32 = 5_000;
 
 /// After so many jobs were compressed in a row, memory is given back.
 const TRIM_AFTER: usize = 5_000;
@@ -39,8 +46,12 @@ fn trim() {
     }
 }
 
+/// Bytes of whole outputs that a job in memory keeps.
+const MOST_LOGS: usize = 16 * 1024 * 1024;
+
 /// What others may ask of a running job's owner.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Ask {
     /// Stop the running chunks and pause; `graceful`: let them end first.
     Pause {
@@ -60,8 +71,86 @@ pub enum Ask {
 
 /// The manager that runs a job, as others in the process reach it.
 pub trait Owner: Send + Sync {
-    /// Called without any lock held.
-    fn asked(&self, id: &Arc<str>, ask: Ask);
+    /// Called without any lock held. False: nothing of the job runs, or not any more.
+    fn asked(&self, id: &Arc<str>, ask: Ask) -> bool;
+}
+
+/// What a durable store is known to have of a job of this cache.
+pub struct Kept {
+    /// The version that it has; 0: it has no such job yet.
+    pub version: u64,
+    /// The state that it has.
+    pub state: JobState,
+    /// The request that it has.
+    pub requested: Option<Request>,
+    /// Whether this manager owns the job there.
+    pub mine: bool,
+    /// The spec that it has.
+    pub spec: Option<Arc<Spec>>,
+    /// The options that it has.
+    pub options: Option<Arc<Options>>,
+    /// A hash of the extras that it has.
+    pub extras: u64,
+    /// The version of a write of which is not known whether it was committed.
+    pub attempted: Option<u64>,
+    /// The job is to be given back.
+    pub release: bool,
+    /// The job is taken for others to run.
+    pub foreign: bool,
+    /// Why the store will never have it.
+    pub refused: Option<Error>,
+    /// Who waits for a version to be committed.
+    pub acks: Vec<(u64, oneshot::Sender<Result<(), Error>>)>,
+    /// It waits to be written.
+    pub queued: bool,
+}
+
+impl Kept {
+    /// A job that the store does not have yet.
+    pub fn none() -> Kept {
+        Kept {
+            version: 0,
+            state: JobState::Pending,
+            requested: None,
+            mine: false,
+            spec: None,
+            options: None,
+            extras: 0,
+            attempted: None,
+            release: false,
+            foreign: false,
+            refused: None,
+            acks: Vec::new(),
+            queued: false,
+        }
+    }
+
+    /// Whether there is something that the store does not have.
+    pub fn is_behind(&self) -> bool {
+        self.queued || self.attempted.is_some()
+    }
+}
+
+/// Jobs that changed and are not committed yet.
+#[derive(Default)]
+pub struct Changes {
+    ids: Mutex<Vec<Arc<str>>>,
+    /// Told when there is something to commit.
+    pub wake: Notify,
+    /// Events that wait for their commit.
+    waiting: AtomicUsize,
+}
+
+impl Changes {
+    /// Jobs that changed since the last call.
+    pub fn take(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut *self.ids.lock())
+    }
+
+    /// How many events wait for their commit.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
 }
 
 enum Body {
@@ -81,7 +170,11 @@ pub struct Slot {
     owner: Option<Weak<dyn Owner>>,
     watchers: Option<Box<Vec<Weak<dyn Watcher>>>>,
     /// Events that the store does not have yet, with the version that holds each.
-    held: Option<Box<Vec<(u64, JobEvent, f64)>>>,
+    held: Option<Box<Vec<(u64, Logged)>>>,
+    /// What the durable store has of it.
+    pub kept: Option<Box<Kept>>,
+    /// Whole outputs of ended attempts: until a durable store has them, or as long as the job.
+    pub logs: Option<Box<Vec<LogWrite>>>,
 }
 
 /// One job.
@@ -140,7 +233,44 @@ impl Slot {
         }
     }
 
-    fn notify(&mut self, id: &Arc<str>) {
+    /// Takes the events that wait for their commit.
+    pub fn take_held(&mut self) -> Vec<(u64, Logged)> {
+        self.held.take().map(|held| *held).unwrap_or_default()
+    }
+
+    /// Puts events back that could not be committed, before those that came meanwhile.
+    pub fn give_back_held(&mut self, mut events: Vec<(u64, Logged)>) {
+        if let Some(later) = self.held.take() {
+            events.extend(*later);
+        }
+        if !events.is_empty() {
+            self.held = Some(Box::new(events));
+        }
+    }
+
+    /// Tells those who wait for a commit that it will not come.
+    pub fn fail_acks(&mut self, error: &Error) {
+        for (_, ack) in self.kept.as_mut().map(|kept| std::mem::take(&mut kept.acks)).unwrap_or_default() {
+            let _ = ack.send(Err(error.clone()));
+        }
+    }
+
+    /// Keeps the whole output of an attempt.
+    pub fn keep_log(&mut self, log: LogWrite) {
+        let logs = self.logs.get_or_insert_default();
+        logs.retain(|known| (known.index, known.attempt, known.stream) != (log.index, log.attempt, log.stream));
+        logs.push(log);
+        if self.kept.is_none() {
+            // In memory they stay as long as the job: the oldest go first.
+            let mut bytes: usize = logs.iter().map(|log| log.text.len()).sum();
+            while bytes > MOST_LOGS && logs.len() > 1 {
+                bytes -= logs.remove(0).text.len();
+            }
+        }
+    }
+
+    /// Tells those who watch the job.
+    pub fn notify(&mut self, id: &Arc<str>) {
         if let Some(watchers) = &mut self.watchers {
             watchers.retain(|watcher| watcher.upgrade().inspect(|watcher| watcher.changed(id)).is_some());
         }
@@ -162,6 +292,8 @@ pub struct MemoryRepository {
     pub log: EventLog,
     /// Whether another store holds the truth, so that events wait for its acknowledgement.
     holds_events: bool,
+    /// What a durable store has to be told.
+    pub changes: Changes,
 }
 
 /// A page of a listing ends after so many bytes: what reads it must not be held up for long.
@@ -178,7 +310,14 @@ pub struct Page {
 impl MemoryRepository {
     /// An empty repository. `holds_events`: it is the cache of a manager whose store acknowledges.
     pub fn new(holds_events: bool) -> Arc<Self> {
-        Arc::new(Self { cells: DashMap::default(), index: Mutex::default(), next: AtomicU64::new(1), log: EventLog::default(), holds_events })
+        Arc::new(Self {
+            cells: DashMap::default(),
+            index: Mutex::default(),
+            next: AtomicU64::new(1),
+            log: EventLog::default(),
+            holds_events,
+            changes: Changes::default(),
+        })
     }
 
     /// Adds a job. With `hidden` nobody sees it before [`Slot::show`]. DUPLICATE when the id exists.
@@ -188,7 +327,17 @@ impl MemoryRepository {
         let cell = Arc::new(Cell {
             id: id.clone(),
             sequence: self.next.fetch_add(1, Ordering::Relaxed),
-            slot: Mutex::new(Slot { body: Body::Live(Box::new(job)), gone: false, hidden, queued: 0, owner: None, watchers: None, held: None }),
+            slot: Mutex::new(Slot {
+                body: Body::Live(Box::new(job)),
+                gone: false,
+                hidden,
+                queued: 0,
+                owner: None,
+                watchers: None,
+                held: None,
+                kept: None,
+                logs: None,
+            }),
         });
         match self.cells.entry(id.clone()) {
             MapEntry::Occupied(_) => return Err(Error::new(ErrorCode::Duplicate, format!("There is a job \"{id}\" already"))),
@@ -220,6 +369,25 @@ impl MemoryRepository {
         self.cells.len()
     }
 
+    /// Jobs that are pending or running, in order of arrival.
+    pub fn unfinished(&self) -> Vec<Arc<Cell>> {
+        let index = self.index.lock();
+        let both = [JobState::Pending, JobState::Running].into_iter().flat_map(|state| index.by_state[state as usize].iter());
+        let mut places: Vec<u64> = both.copied().collect();
+        places.sort_unstable();
+        places.iter().filter_map(|place| index.by_sequence.get(place).cloned()).collect()
+    }
+
+    /// All jobs.
+    pub fn cells(&self) -> Vec<Arc<Cell>> {
+        self.cells.iter().map(|cell| cell.clone()).collect()
+    }
+
+    /// Whether something is true of any job.
+    pub fn any(&self, test: impl Fn(&Slot) -> bool) -> bool {
+        self.cells().iter().any(|cell| test(&cell.lock()))
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty()
@@ -237,22 +405,59 @@ impl MemoryRepository {
         let after = job.state;
         let moved = before != after;
         let told = moved || job.requested != requested;
-        // What is told beside the life of a job needs no acknowledgement.
-        let waits = event.is_kept() && !matches!(event, JobEvent::Warning { .. });
+        let durable = slot.kept.is_some();
+        let job = slot.job()?;
+        if durable && matches!(event, JobEvent::Warning { .. }) {
+            // It is written down as well, and every write has a version of its own.
+            job.version += 1;
+        }
+        // What is told beside the life of a job needs no acknowledgement where events are not numbered by a store.
+        let waits = event.is_kept() && (durable || !matches!(event, JobEvent::Warning { .. }));
         if self.holds_events && waits {
             let version = job.version;
-            let event = (version, event, now);
-            slot.held.get_or_insert_default().push(event);
-        } else {
+            if let Some(logged) = Logged::of(job, event, now) {
+                self.changes.waiting.fetch_add(1, Ordering::Relaxed);
+                slot.held.get_or_insert_default().push((version, logged));
+            }
+        } else if !(matches!(event, JobEvent::Progress { .. }) && slot.held.is_some()) {
+            // Where events wait, the progress that they tell is not overtaken by a later one.
+            let job = slot.job()?;
             self.log.append(job, event, now);
         }
         if moved {
             self.reindex(cell, before, after);
         }
-        if told {
+        if durable {
+            self.changed(&cell.id, slot);
+        } else if told {
             slot.notify(&cell.id);
         }
         Ok(())
+    }
+
+    /// Has a job of a durable store written.
+    pub fn changed(&self, id: &Arc<str>, slot: &mut Slot) {
+        if let Some(kept) = &mut slot.kept
+            && !kept.queued
+        {
+            kept.queued = true;
+            let mut ids = self.changes.ids.lock();
+            ids.push(id.clone());
+            drop(ids);
+            self.changes.wake.notify_one();
+        }
+    }
+
+    /// The job of a cell is being written: further changes queue it again.
+    pub fn being_written(&self, slot: &mut Slot) {
+        if let Some(kept) = &mut slot.kept {
+            kept.queued = false;
+        }
+    }
+
+    /// So many events are committed, or will never be.
+    pub fn no_longer_waiting(&self, events: usize) {
+        self.changes.waiting.fetch_sub(events, Ordering::Relaxed);
     }
 
     fn reindex(&self, cell: &Cell, before: JobState, after: JobState) {
@@ -269,10 +474,9 @@ impl MemoryRepository {
         if held.is_empty() {
             slot.held = None;
         }
-        if let Ok(job) = slot.job() {
-            for (_, event, at) in ready {
-                self.log.append(job, event, at);
-            }
+        self.no_longer_waiting(ready.len());
+        for (_, logged) in ready {
+            self.log.append_held(logged);
         }
     }
 
@@ -282,6 +486,7 @@ impl MemoryRepository {
             return;
         }
         slot.gone = true;
+        self.no_longer_waiting(slot.held.take().map_or(0, |held| held.len()));
         self.cells.remove_if(&cell.id, |_, known| known.sequence == cell.sequence);
         let mut index = self.index.lock();
         index.by_sequence.remove(&cell.sequence);
@@ -482,6 +687,8 @@ fn freeze(cell: &Cell) {
     let copy = {
         let slot = cell.lock();
         match &slot.body {
+            // Rows are small already, and whoever asks for a job of so many would have to wait until all are thawed.
+            Body::Live(job) if job.rows.total() > MOST_FROZEN => return,
             Body::Live(job) if job.state != JobState::Running && !slot.gone && slot.owner.is_none() => (**job).clone(),
             _ => return,
         }
@@ -540,6 +747,23 @@ mod tests {
         assert_eq!(get(&repository, "a"), live);
         cell.lock().job().unwrap();
         assert_eq!(get(&repository, "a"), live);
+    }
+
+    #[test]
+    fn a_job_of_many_chunks_is_never_thawed_while_somebody_waits() {
+        let repository = MemoryRepository::new(false);
+        for (id, total, frozen) in [("small", 5_000, true), ("large", 5_001, false)] {
+            repository
+                .save(&status(id, "paused").replace(
+                    "\"chunks\":[{\"id\":0},{\"id\":1}]",
+                    &format!("\"plan\":{{\"totalFrames\":{total},\"chunkSize\":1,\"outputFile\":\"{{chunkId}}\",\"command\":\"x\"}}"),
+                ))
+                .unwrap();
+            let cell = repository.cell(id).unwrap();
+            assert_eq!(cell.lock().job().unwrap().rows.total(), total);
+            freeze(&cell);
+            assert_eq!(matches!(cell.lock().body, Body::Frozen(_)), frozen, "{id}");
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 pub use group::ProcessGroups;
+pub use output::Kept;
 
 use exit::Exit;
 use group::Group;
@@ -73,11 +74,13 @@ pub struct ProcessOptions {
     /// So many bytes are kept from the start, and as many from the end, of each stream. Default
     /// 65,536.
     pub keep_output: usize,
+    /// When it is cancelled, a process that is being stopped is killed without waiting any longer.
+    pub kill_now: CancellationToken,
 }
 
 impl Default for ProcessOptions {
     fn default() -> Self {
-        Self { kill_grace: Duration::from_secs(5), keep_output: 65_536 }
+        Self { kill_grace: Duration::from_secs(5), keep_output: 65_536, kill_now: CancellationToken::new() }
     }
 }
 
@@ -220,7 +223,7 @@ pub async fn run(
     // The end comes first: a child that writes without pause must not keep us from stopping it.
     let ended = tokio::select! {
         biased;
-        ended = end(&mut group, &mut exit, options.kill_grace, stop) => ended,
+        ended = end(&mut group, &mut exit, options, stop) => ended,
         never = output.pump(on_output) => match never {},
     };
     let (status, stopped) = ended.map_err(|source| ProcessError::Lost { program: spec.program, source })?;
@@ -232,13 +235,14 @@ pub async fn run(
 }
 
 /// Waits for the exit of the leader or for `stop`, and leaves nothing of the group.
-async fn end(group: &mut Group, exit: &mut Exit, grace: Duration, stop: &CancellationToken) -> io::Result<(ExitStatus, bool)> {
+async fn end(group: &mut Group, exit: &mut Exit, options: &ProcessOptions, stop: &CancellationToken) -> io::Result<(ExitStatus, bool)> {
     let stopped = tokio::select! {
         biased;
         exited = exit.wait() => { exited?; false }
         () = stop.cancelled() => true,
     };
-    if stopped && !grace.is_zero() {
+    let grace = options.kill_grace;
+    if stopped && !grace.is_zero() && !options.kill_now.is_cancelled() {
         group.signal(libc::SIGTERM);
         // A suspended process could not act on SIGTERM.
         group.signal(libc::SIGCONT);
@@ -247,8 +251,10 @@ async fn end(group: &mut Group, exit: &mut Exit, grace: Duration, stop: &Cancell
             members::leave(group.pid()).await;
             io::Result::Ok(())
         };
-        if let Ok(result) = tokio::time::timeout(grace, gone).await {
-            result?;
+        tokio::select! {
+            result = gone => result?,
+            () = tokio::time::sleep(grace) => {}
+            () = options.kill_now.cancelled() => {}
         }
     }
     // The leader is not reaped yet, so the group is certainly ours. The kernel gives the signal to

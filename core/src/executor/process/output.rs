@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::Cell,
     collections::VecDeque,
     convert::Infallible,
     fs::File,
@@ -25,7 +26,8 @@ type OnOutput<'a> = &'a mut (dyn FnMut(Stream, &str) + Send);
 pub(super) struct Output {
     stdout: Source,
     stderr: Source,
-    buffer: Box<[u8]>,
+    /// Bytes for one read.
+    size: usize,
 }
 
 impl Output {
@@ -34,7 +36,7 @@ impl Output {
         Ok(Self {
             stdout: Source::new(Stream::Stdout, stdout.map(OwnedFd::from), keep)?,
             stderr: Source::new(Stream::Stderr, stderr.map(OwnedFd::from), keep)?,
-            buffer: vec![0; READ_SIZE].into_boxed_slice(),
+            size: READ_SIZE,
         })
     }
 
@@ -42,8 +44,8 @@ impl Output {
     pub(super) async fn pump(&mut self, on_output: OnOutput<'_>) -> Infallible {
         loop {
             tokio::select! {
-                () = self.stdout.readable() => self.stdout.read_ready(&mut self.buffer, on_output),
-                () = self.stderr.readable() => self.stderr.read_ready(&mut self.buffer, on_output),
+                () = self.stdout.readable() => with_buffer(self.size, |buffer| self.stdout.read_ready(buffer, on_output)),
+                () = self.stderr.readable() => with_buffer(self.size, |buffer| self.stderr.read_ready(buffer, on_output)),
             };
         }
     }
@@ -54,7 +56,7 @@ impl Output {
         for source in [&mut self.stdout, &mut self.stderr] {
             let mut left = source.waiting();
             while left > 0 {
-                match source.read_now(&mut self.buffer, on_output) {
+                match with_buffer(self.size, |buffer| source.read_now(buffer, on_output)) {
                     0 => break,
                     count => left = left.saturating_sub(count),
                 }
@@ -68,6 +70,21 @@ impl Output {
         let cut = self.stdout.kept.cut() + self.stderr.kept.cut();
         (self.stdout.kept.into_text(), self.stderr.kept.into_text(), cut)
     }
+}
+
+thread_local! {
+    /// One for all processes of a thread: making it takes longer than most reads.
+    static BUFFER: Cell<Box<[u8]>> = Cell::default();
+}
+
+fn with_buffer<T>(size: usize, read: impl FnOnce(&mut [u8]) -> T) -> T {
+    let mut buffer = BUFFER.take();
+    if buffer.is_empty() {
+        buffer = vec![0; READ_SIZE].into_boxed_slice();
+    }
+    let result = read(&mut buffer[..size]);
+    BUFFER.set(buffer);
+    result
 }
 
 /// One stream.
@@ -226,7 +243,8 @@ fn text_and_rest(bytes: &[u8]) -> (Cow<'_, str>, &[u8]) {
 }
 
 /// The first and the last bytes of a text.
-struct Kept {
+#[derive(Debug)]
+pub struct Kept {
     limit: usize,
     head: String,
     /// True once something did not fit into the head.
@@ -236,11 +254,13 @@ struct Kept {
 }
 
 impl Kept {
-    fn new(limit: usize) -> Self {
+    /// Keeps so many bytes of each end.
+    pub fn new(limit: usize) -> Self {
         Self { limit, head: String::new(), head_is_full: false, tail: VecDeque::new(), dropped: 0 }
     }
 
-    fn push(&mut self, mut text: &str) {
+    /// Adds what comes next.
+    pub fn push(&mut self, mut text: &str) {
         if !self.head_is_full {
             let room = self.limit - self.head.len();
             let fits = text.floor_char_boundary(room);
@@ -275,12 +295,22 @@ impl Kept {
         self.dropped
     }
 
-    fn into_text(self) -> String {
+    /// What is kept, with a line that tells what was cut.
+    pub fn into_text(self) -> String {
         let mut text = self.head;
         if self.dropped > 0 {
             text.push_str(&format!("\n... [{} bytes cut] ...\n", self.dropped));
         }
-        text.push_str(&String::from_utf8_lossy(&Vec::from(self.tail)));
+        // Cut between characters, so that it is text already.
+        let (first, second) = self.tail.as_slices();
+        text.reserve_exact(self.tail.len());
+        match (std::str::from_utf8(first), std::str::from_utf8(second)) {
+            (Ok(first), Ok(second)) => {
+                text.push_str(first);
+                text.push_str(second);
+            }
+            _ => text.push_str(&String::from_utf8_lossy(&Vec::from(self.tail))),
+        }
         text
     }
 }
@@ -293,11 +323,8 @@ mod tests {
     #[tokio::test]
     async fn draining_takes_what_is_there_and_does_not_run_after_a_writer() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut output = Output {
-            stdout: Source::new(Stream::Stdout, Some(reader.into()), 100).unwrap(),
-            stderr: Source::new(Stream::Stderr, None, 100).unwrap(),
-            buffer: vec![0; 4].into_boxed_slice(),
-        };
+        let mut output =
+            Output { stdout: Source::new(Stream::Stdout, Some(reader.into()), 100).unwrap(), stderr: Source::new(Stream::Stderr, None, 100).unwrap(), size: 4 };
         writer.write_all(b"0123456789").unwrap();
         // No await up to here: the runtime does not know that there is something to read.
         output.drain(&mut |_, text| writer.write_all(text.as_bytes()).unwrap());

@@ -327,7 +327,7 @@ async fn a_hundred_megabytes_pass_with_bounded_memory() {
     let finished = run(sh(&script), &options, &groups, &stop, &mut on_output).await.unwrap();
     let grown = peak_kib() - before;
 
-    assert!(grown < 4 * 1024, "grew by {grown} KiB");
+    assert!(grown < 16 * 1024, "grew by {grown} KiB");
     assert_eq!(seen, WRITTEN + 6);
     assert_eq!(finished.cut_bytes, WRITTEN + 6 - 2 * 65_536);
     assert!(finished.stdout.len() < 2 * 65_536 + 100);

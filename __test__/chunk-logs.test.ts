@@ -1,0 +1,94 @@
+/** What chunks said: kept per chunk, attempt and stream. */
+import { JobExecutor, LocalWorkerAdapter, type JobManager } from 'framewright';
+import { describe, expect, it } from 'vitest';
+import { Folder } from './support/folder.js';
+import { open } from './support/managers.js';
+import { rejection } from './support/rejection.js';
+import { durables } from './support/repositories.js';
+import { adapters, shellJob } from './support/shell.js';
+
+const MEGABYTE = 2 ** 20;
+
+const refusal = async (manager: JobManager, id: string, options: Parameters<JobManager['readLog']>[1]): Promise<unknown> =>
+  (await rejection(manager.readLog(id, options))).code;
+
+describe.each(durables)('logs in $kind', ({ create }) => {
+  it.each(adapters)('[F129] of chunks $kind are read by chunk, attempt and stream', async ({ adapter }) => {
+    const folder = new Folder();
+    const store = create();
+    const manager = open(await store.open(), new JobExecutor(adapter()));
+    const script = 'n=$(ls | grep -c "^try-$1"); touch try-$1-$n; echo "out $1.$n ü"; echo "err $1.$n" >&2; [ $1 != 1 ] || [ $n = 2 ]';
+    const id = await manager.submitJob(shellJob(2, script), { jobDir: folder.path, retries: 2, retryDelay: 0, concurrency: 1 });
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed' });
+    const check = async (reader: JobManager): Promise<void> => {
+      expect(await reader.readLog(id, { chunkId: 0 })).toBe('out 0.0 ü\n');
+      expect(await reader.readLog(id, { chunkId: 0, stream: 'stderr' })).toBe('err 0.0\n');
+      for (const attempt of [1, 2, 3]) {
+        expect(await reader.readLog(id, { chunkId: 1, attempt })).toBe(`out 1.${attempt - 1} ü\n`);
+        expect(await reader.readLog(id, { chunkId: 1, attempt, stream: 'stderr' })).toBe(`err 1.${attempt - 1}\n`);
+      }
+      expect(await reader.readLog(id, { chunkId: 1 })).toBe('out 1.2 ü\n');
+      expect(await reader.readLog(id, { chunkId: 1, tailBytes: 5 })).toBe('2 ü\n');
+      // Two bytes make the last letter: half of it is not given.
+      expect(await reader.readLog(id, { chunkId: 1, tailBytes: 2 })).toBe('\n');
+      expect(await reader.readLog(id, { chunkId: 1, tailBytes: 0 })).toBe('');
+      expect(await reader.readLog(id, { chunkId: 1, tailBytes: 1e9 })).toBe('out 1.2 ü\n');
+    };
+    await check(manager);
+    await manager.close();
+    await check(manager);
+    await check(open(await store.open()));
+  });
+
+  it('[F129] that do not exist are NOT_FOUND, and questions that make no sense VALIDATION', async () => {
+    const folder = new Folder();
+    const manager = open(await create().open(), new JobExecutor(new LocalWorkerAdapter()));
+    const id = await manager.submitJob(shellJob(1, 'echo a'), { jobDir: folder.path });
+    await manager.waitForJob(id);
+    expect(await manager.readLog(id, { chunkId: 0, stream: 'stderr' })).toBe('');
+    expect(await refusal(manager, 'nobody', { chunkId: 0 })).toBe('NOT_FOUND');
+    expect(await refusal(manager, id, { chunkId: 1 })).toBe('NOT_FOUND');
+    expect(await refusal(manager, id, { chunkId: 0, attempt: 2 })).toBe('NOT_FOUND');
+    for (const wrong of [{}, { chunkId: -1 }, { chunkId: 0.5 }, { chunkId: 0, attempt: 0 }, { chunkId: 0, stream: 'out' }, { chunkId: 0, tailBytes: -1 }]) {
+      expect(await refusal(manager, id, wrong as { chunkId: number })).toBe('VALIDATION');
+    }
+  });
+
+  it('[F67] of some megabytes are kept whole, and the status has only their end', async () => {
+    const folder = new Folder();
+    const store = create();
+    const manager = open(await store.open(), new JobExecutor(new LocalWorkerAdapter()));
+    const lines = 60_000;
+    const id = await manager.submitJob(shellJob(2, `i=0; while [ $i -lt ${lines / 1000} ]; do seq -f "chunk $1 block $i line %06.0f ........................................" 1000; i=$((i+1)); done`), {
+      jobDir: folder.path,
+      concurrency: 2,
+    });
+    const job = await manager.waitForJob(id);
+    expect(job.state).toBe('completed');
+    for (const chunkId of [0, 1]) {
+      const whole = await manager.readLog(id, { chunkId });
+      expect(Buffer.byteLength(whole)).toBeGreaterThan(3 * MEGABYTE);
+      const read = whole.trimEnd().split('\n');
+      expect(read).toHaveLength(lines);
+      expect(read.every((line, n) => line.startsWith(`chunk ${chunkId} block ${Math.floor(n / 1000)} line ${String((n % 1000) + 1).padStart(6, '0')}`))).toBe(true);
+      expect(whole.endsWith(await manager.readLog(id, { chunkId, tailBytes: 1000 }))).toBe(true);
+    }
+    expect(JSON.stringify(job).length).toBeLessThan(MEGABYTE);
+    const tail = job.logs!.find((log) => log.chunkId === 0)!.stdout;
+    expect(tail.endsWith('001000 ........................................\n')).toBe(true);
+  }, 60_000);
+
+  it('go with their job', async () => {
+    const folder = new Folder();
+    const manager = open(await create().open(), new JobExecutor(new LocalWorkerAdapter()));
+    const id = await manager.submitJob(shellJob(1, 'echo first'), { id: 'a', jobDir: folder.path });
+    await manager.waitForJob(id);
+    expect(await manager.readLog(id, { chunkId: 0 })).toBe('first\n');
+    await manager.deleteJob(id);
+    expect(await refusal(manager, id, { chunkId: 0 })).toBe('NOT_FOUND');
+    await manager.submitJob(shellJob(1, ':'), { id, jobDir: folder.path });
+    await manager.waitForJob(id);
+    expect(await manager.readLog(id, { chunkId: 0 })).toBe('');
+    expect(await refusal(manager, id, { chunkId: 0, attempt: 2 })).toBe('NOT_FOUND');
+  });
+});

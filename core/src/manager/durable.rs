@@ -1,0 +1,165 @@
+//! What a manager on a durable store has beside its cache: identity, lease, the queue of its group commits.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::commit::Direct;
+use super::owner::Place;
+use crate::job::Error;
+use crate::repository::runtime::Store;
+
+/// How a manager works on a durable store.
+#[derive(Debug, Clone)]
+pub struct DurableOptions {
+    /// How long a silent owner keeps its jobs.
+    pub lease: Duration,
+    /// Take over jobs whose owner is gone.
+    pub recover: bool,
+    /// Types of job that it runs, besides those without one.
+    pub kinds: Vec<Arc<str>>,
+    /// Whether it has an executor.
+    pub runs: bool,
+}
+
+/// A claim that is under way, until it is dropped.
+pub(super) struct Claiming<'a>(&'a Durable);
+
+impl Drop for Claiming<'_> {
+    fn drop(&mut self) {
+        self.0.claiming.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The manager's place on its store.
+pub struct Durable {
+    /// Where the jobs are.
+    pub store: Arc<Store>,
+    /// Its identity. It changes when a lease may have been lost: what is still under way in the old name is refused once
+    /// somebody, this manager included, has taken the job over.
+    owner: Mutex<Arc<str>>,
+    /// Identities that it had before.
+    former: Mutex<Vec<Arc<str>>>,
+    pub(super) here: Place,
+    pub(super) lease: Duration,
+    pub(super) recover: bool,
+    pub(super) kinds: Vec<Arc<str>>,
+    pub(super) runs: bool,
+    /// Whether it also takes jobs that nobody has had yet.
+    pub(super) working: AtomicBool,
+    pub(super) closed: AtomicBool,
+    /// A commit is under way.
+    pub(super) writing: AtomicBool,
+    /// Claims that are under way.
+    claiming: AtomicUsize,
+    pub(super) direct: Mutex<Vec<Direct>>,
+    /// There is something in `direct`.
+    pub(super) wake: Notify,
+    /// Look at the store now.
+    pub(super) poke: Notify,
+    /// A round of claiming was done, or is not needed.
+    pub(super) looked: watch::Sender<u64>,
+    /// Whether the store knows this owner; until then, why not.
+    pub(super) enrolled: watch::Sender<Option<Result<(), Error>>>,
+    /// Whether the store's events are followed.
+    pub(super) begun: watch::Sender<bool>,
+    /// When the latest renewal was asked for that the store granted.
+    pub(super) renewed: Mutex<Instant>,
+    /// Jobs that were given up because the lease could not be renewed in time; the store may still name this owner.
+    pub(super) given_up: Mutex<Vec<Arc<str>>>,
+    /// Jobs of others that somebody here waits for.
+    pub(super) awaited: Mutex<HashSet<Arc<str>>>,
+    /// Why the latest commit failed.
+    trouble: Mutex<Option<Error>>,
+}
+
+impl Durable {
+    pub(super) fn new(store: Arc<Store>, options: DurableOptions) -> Arc<Durable> {
+        Arc::new(Durable {
+            store,
+            owner: Mutex::new(super::owner::new_owner()),
+            former: Mutex::default(),
+            here: Place::here(),
+            lease: options.lease,
+            recover: options.recover,
+            kinds: options.kinds,
+            runs: options.runs,
+            working: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            writing: AtomicBool::new(false),
+            claiming: AtomicUsize::new(0),
+            direct: Mutex::default(),
+            wake: Notify::new(),
+            poke: Notify::new(),
+            looked: watch::Sender::new(0),
+            enrolled: watch::Sender::new(None),
+            begun: watch::Sender::new(false),
+            renewed: Mutex::new(Instant::now()),
+            given_up: Mutex::default(),
+            awaited: Mutex::default(),
+            trouble: Mutex::default(),
+        })
+    }
+
+    /// Its identity now.
+    pub fn owner(&self) -> Arc<str> {
+        self.owner.lock().clone()
+    }
+
+    /// Goes on under a new identity; gives the old one.
+    pub(super) fn change_owner(&self) -> Arc<str> {
+        let old = std::mem::replace(&mut *self.owner.lock(), super::owner::new_owner());
+        self.former.lock().push(old.clone());
+        old
+    }
+
+    /// Whether that was this manager.
+    pub(super) fn was_here(&self, owner: &Arc<str>) -> bool {
+        *self.owner.lock() == *owner || self.former.lock().contains(owner)
+    }
+
+    /// Identities that it had before, all of them.
+    pub(super) fn former(&self) -> Vec<Arc<str>> {
+        self.former.lock().clone()
+    }
+
+    /// Resolves when the store has taken this owner's name, or has just refused to.
+    pub(super) async fn until_enrolled(&self) -> Result<(), Error> {
+        let mut enrolled = self.enrolled.subscribe();
+        if let Some(Ok(())) = &*enrolled.borrow_and_update() {
+            return Ok(());
+        }
+        // A refusal of a moment ago is not asked about again before the next try has ended.
+        if enrolled.changed().await.is_err() {
+            return Err(Error::new(crate::job::ErrorCode::Closed, "The manager is closed"));
+        }
+        enrolled.borrow().clone().unwrap_or(Ok(()))
+    }
+
+    pub(super) fn set_trouble(&self, error: Option<Error>) {
+        *self.trouble.lock() = error;
+    }
+
+    /// Why nothing can be written at the moment, if so.
+    pub fn trouble(&self) -> Option<Error> {
+        self.trouble.lock().clone()
+    }
+
+    /// Says that jobs are being claimed; who closes the manager waits for it.
+    pub(super) fn begin_claim(&self) -> Claiming<'_> {
+        self.claiming.fetch_add(1, Ordering::SeqCst);
+        Claiming(self)
+    }
+
+    pub(super) fn is_claiming(&self) -> bool {
+        self.claiming.load(Ordering::SeqCst) > 0
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,173 @@
+//! Who a manager is to the others on its store, whether another one still lives, and what a dead one left behind.
+//!
+//! On one host the death of an owner is seen at once: boot id and process namespace say whether it ran in this system,
+//! process id and start time whether it still does. Names and wall clocks are never asked. Elsewhere its lease decides.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The variable by which every chunk's process carries its owner.
+pub const OWNER_VARIABLE: &str = "FRAMEWRIGHT_OWNER";
+
+/// Where an owner runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Name of the host, for people only.
+    pub host: String,
+    /// Tells one start of a system from every other; empty where the system does not say.
+    pub boot: String,
+    /// Tells one process namespace from another.
+    pub namespace: String,
+    /// Process id.
+    pub pid: u32,
+    /// When the process started, in clock ticks since boot.
+    pub started: u64,
+}
+
+impl Place {
+    /// Where this process runs.
+    pub fn here() -> Place {
+        let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let pid = std::process::id();
+        Place {
+            host: read("/proc/sys/kernel/hostname"),
+            boot: read("/proc/sys/kernel/random/boot_id"),
+            namespace: std::fs::read_link("/proc/self/ns/pid").map(|link| link.to_string_lossy().into_owned()).unwrap_or_default(),
+            pid,
+            started: start_of(pid).unwrap_or_default(),
+        }
+    }
+
+    /// Whether that process can be seen from here.
+    pub fn is_local(&self, here: &Place) -> bool {
+        !self.boot.is_empty() && self.boot == here.boot && !self.namespace.is_empty() && self.namespace == here.namespace
+    }
+
+    /// Whether that process is known to be gone. A zombie is.
+    pub fn is_dead(&self, here: &Place) -> bool {
+        self.is_local(here) && self.started > 0 && start_of(self.pid) != Some(self.started)
+    }
+}
+
+/// State and start time of a process by `/proc/<pid>/stat`, see proc(5).
+fn stat(pid: u32) -> Option<(char, u64)> {
+    let line = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses; it may hold anything.
+    let after = line.iter().rposition(|byte| *byte == b')')? + 1;
+    let rest = std::str::from_utf8(&line[after..]).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
+}
+
+/// When a living process started.
+fn start_of(pid: u32) -> Option<u64> {
+    stat(pid).filter(|(state, _)| !matches!(state, 'Z' | 'X')).map(|(_, started)| started)
+}
+
+/// Living processes that an owner started for a job, children of theirs included: the environment is inherited.
+fn left_behind(owner: &str, job: &str) -> Vec<(u32, u64)> {
+    let owner = format!("{OWNER_VARIABLE}={owner}");
+    let job = format!("FRAMEWRIGHT_JOB_ID={job}");
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let mine = std::process::id();
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != mine)
+        .filter(|pid| {
+            let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
+            let has = |wanted: &str| environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes());
+            has(&owner) && has(&job)
+        })
+        .filter_map(|pid| Some((pid, start_of(pid)?)))
+        .collect()
+}
+
+/// How long the end of killed processes is waited for; one in an uninterruptible call may take longer, and then holds up
+/// its job no further.
+const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Kills what an owner that is gone left behind of a job on this host, and waits until it is dead. Gives how many there
+/// were. Blocks.
+pub fn kill_left_behind(owner: &str, job: &str) -> usize {
+    let until = std::time::Instant::now() + GONE_WITHIN;
+    let mut killed = 0;
+    loop {
+        let found = left_behind(owner, job);
+        if found.is_empty() || std::time::Instant::now() > until {
+            return killed;
+        }
+        for (pid, started) in &found {
+            // Looked at again right before: the id may belong to another by now.
+            if start_of(*pid) == Some(*started) {
+                killed += 1;
+                // SAFETY: no memory is involved.
+                unsafe { libc::kill(*pid as libc::pid_t, libc::SIGKILL) };
+            }
+        }
+        while found.iter().any(|(pid, started)| start_of(*pid) == Some(*started)) && std::time::Instant::now() < until {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+/// What others read of an owner.
+pub fn parse_place(text: &str) -> Option<Place> {
+    serde_json::from_str(text).ok()
+}
+
+/// A new identity.
+pub fn new_owner() -> Arc<str> {
+    uuid::Uuid::new_v4().to_string().into()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    // [F155] [F152] a dead owner is told from a living one by process id and start time
+    #[test]
+    fn the_death_of_a_process_is_seen_and_a_zombie_is_dead() {
+        let here = Place::here();
+        assert!(here.is_local(&here) && !here.is_dead(&here));
+        let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let there = Place { pid: child.id(), started: start_of(child.id()).unwrap(), ..here.clone() };
+        assert!(!there.is_dead(&here));
+        // The same id with another start is another process.
+        assert!(Place { started: there.started + 1, ..there.clone() }.is_dead(&here));
+        child.kill().unwrap();
+        while start_of(there.pid).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(there.is_dead(&here));
+        child.wait().unwrap();
+        assert!(there.is_dead(&here));
+        // Of another host, or another start of this one, nothing is known.
+        assert!(!Place { boot: "other".into(), ..there.clone() }.is_dead(&here));
+        assert!(!Place { namespace: "other".into(), ..there }.is_dead(&here));
+    }
+
+    // [F152] what a dead owner left behind is killed, also what took a session of its own
+    #[test]
+    fn processes_of_an_owner_and_job_are_found_and_killed() {
+        let owner = new_owner();
+        let start = |job: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "setsid sleep 1000 & exec sleep 1000"]).env(OWNER_VARIABLE, &*owner).env("FRAMEWRIGHT_JOB_ID", job);
+            command.spawn().unwrap()
+        };
+        let (mut mine, mut other) = (start("a"), start("b"));
+        while left_behind(&owner, "a").len() < 2 || left_behind(&owner, "b").len() < 2 {
+            std::thread::yield_now();
+        }
+        assert!(kill_left_behind(&owner, "a") >= 2);
+        assert_eq!(left_behind(&owner, "a"), []);
+        assert_eq!(left_behind(&owner, "b").len(), 2);
+        kill_left_behind(&owner, "b");
+        mine.wait().unwrap();
+        other.wait().unwrap();
+    }
+}

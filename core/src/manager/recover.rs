@@ -1,0 +1,605 @@
+//! Ownership: renewing the lease, noticing its loss before it ends, taking over jobs whose owner is gone, and hearing what
+//! others did to the store.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::commit::kept;
+use super::durable::Durable;
+use super::owner::{kill_left_behind, parse_place};
+use super::{Entry, Manager, Notice, Stopping};
+use crate::job::options::FailurePolicy;
+use crate::job::state::WaitingFor;
+use crate::job::{ChunkState, Error, ErrorCode, ErrorInfo, JobEvent, JobState};
+use crate::planted::{Fault, is_planted};
+use crate::repository::durable::{Claim, Claimed, Mark, OwnerRow};
+use crate::repository::memory::{Ask, Slot, now_ms};
+use crate::repository::public::read;
+
+/// How often the store and the owners on this host are looked at when nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+/// Claims are not made more often, however much happens.
+const BETWEEN_CLAIMS: Duration = Duration::from_millis(30);
+/// Jobs claimed at once: so many, and twice as many as have ended since the claim before, up to the most. Who gets through
+/// them takes more; who does not leaves them to others.
+const CLAIMS: usize = 16;
+const MOST_CLAIMS: usize = 512;
+/// How long the end of a run is waited for whose job was lost and came back.
+const LEFT_WITHIN: Duration = Duration::from_secs(10);
+/// Events fetched at once.
+const EVENTS: usize = 2_000;
+
+impl Durable {
+    /// Nothing may be done in the name of this owner any more after this much silence: a margin before others may take over.
+    fn patience(&self) -> Duration {
+        self.lease.mul_f64(0.8)
+    }
+
+    fn silence(&self) -> Duration {
+        if is_planted(Fault::LeaseRenewal) {
+            return Duration::ZERO;
+        }
+        self.renewed.lock().elapsed()
+    }
+
+    async fn enroll(&self) -> Result<(), Error> {
+        let place = serde_json::to_string(&self.here).unwrap_or_default();
+        let asked = Instant::now();
+        let owner = self.owner();
+        self.store.repository().enroll(&owner, &place, self.lease).await?;
+        *self.renewed.lock() = asked;
+        self.enrolled.send_replace(Some(Ok(())));
+        Ok(())
+    }
+
+    /// What it owned under earlier names is free.
+    async fn retire_former(&self) {
+        for owner in self.former() {
+            if let Err(error) = self.store.repository().retire(&owner).await {
+                tracing::warn!(%error, "an earlier name could not be given back; its lease ends by itself");
+            }
+        }
+    }
+}
+
+impl Manager {
+    /// Renews the lease until the manager is gone or closed. What can't be renewed in time is given up before it ends.
+    pub(super) async fn lease_loop(weak: Weak<Manager>, durable: Arc<Durable>) {
+        while let Err(error) = durable.enroll().await {
+            tracing::warn!(%error, "the store does not take this manager's name");
+            durable.enrolled.send_replace(Some(Err(error)));
+            tokio::time::sleep(TICK.min(durable.lease / 3)).await;
+            if weak.strong_count() == 0 || durable.is_closed() {
+                durable.enrolled.send_replace(Some(Err(Error::new(ErrorCode::Closed, "The manager is closed"))));
+                return;
+            }
+        }
+        let every = (durable.lease / 4).max(Duration::from_millis(5));
+        let mut adrift = false;
+        while weak.strong_count() > 0 && !durable.is_closed() {
+            // Not slept over: the moment from which nothing may be done any more.
+            let rest = Some(durable.patience().saturating_sub(durable.silence())).filter(|rest| !rest.is_zero()).unwrap_or(every);
+            tokio::time::sleep(every.min(Duration::from_millis(500)).min(rest)).await;
+            // Stopped, or asleep with the machine: whatever was ours may be another's by now.
+            if !adrift && durable.silence() >= durable.patience() {
+                adrift = Self::let_go(&weak, &durable);
+            }
+            if adrift {
+                match tokio::time::timeout(durable.patience(), durable.enroll()).await {
+                    Ok(Ok(())) => {
+                        adrift = false;
+                        // Beside the renewals: a store that is away again must not keep the loop from noticing it.
+                        let former = durable.clone();
+                        durable.store.spawn(async move { former.retire_former().await });
+                    }
+                    Ok(Err(error)) => tracing::warn!(%error, "the lease can't be taken again"),
+                    Err(_) => tracing::warn!("the store did not answer in time"),
+                }
+                continue;
+            }
+            if durable.silence() < every.mul_f64(0.9) {
+                continue;
+            }
+            let asked = Instant::now();
+            let left = Some(durable.patience().saturating_sub(durable.silence())).filter(|left| !left.is_zero()).unwrap_or(every);
+            let owner = durable.owner();
+            match tokio::time::timeout(left, durable.store.repository().renew(&owner, durable.lease)).await {
+                // Granted, but perhaps after the lease was over and others had taken what was ours.
+                Ok(Ok(true)) if durable.silence() >= durable.patience() => adrift = Self::let_go(&weak, &durable),
+                Ok(Ok(true)) => *durable.renewed.lock() = asked,
+                // Somebody took this owner for dead.
+                Ok(Ok(false)) => adrift = Self::let_go(&weak, &durable),
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
+                Err(_) => tracing::warn!("the store did not answer in time to renew the lease"),
+            }
+            // That has used up the patience: what runs has the margin to end in, not less.
+            if !adrift && durable.silence() >= durable.patience() {
+                adrift = Self::let_go(&weak, &durable);
+            }
+        }
+        if !durable.is_closed() {
+            // Forgotten without being closed: its jobs are free at once.
+            let _ = durable.store.repository().retire(&durable.owner()).await;
+        }
+    }
+
+    /// Stops everything that is owned: the lease can't be trusted any more. Others, or this manager under a new name, take it
+    /// over; so they do with what has ended here and was not written down. True: there is nothing to hold on to before a new
+    /// name was taken.
+    fn let_go(weak: &Weak<Manager>, durable: &Arc<Durable>) -> bool {
+        let name = durable.change_owner();
+        let Some(manager) = weak.upgrade() else { return true };
+        for cell in manager.repository.cells() {
+            let works = manager.entry_of(&cell.id).is_some();
+            let known = cell.lock().kept.as_ref().is_some_and(|kept| kept.version > 0 && (kept.mine || works));
+            if known {
+                manager.lose(&cell, name.clone());
+            }
+        }
+        true
+    }
+
+    /// Hears of the store's changes, and takes over what is to be taken over, until the manager is gone or closed.
+    pub(super) async fn watch_loop(weak: Weak<Manager>, durable: Arc<Durable>) {
+        while durable.until_enrolled().await.is_err() {
+            if weak.strong_count() == 0 || durable.is_closed() {
+                return;
+            }
+        }
+        let repository = durable.store.repository().clone();
+        let mut mark: Option<Mark> = None;
+        let mut claimed_at: Option<Instant> = None;
+        let mut due = true;
+        while weak.strong_count() > 0 && !durable.is_closed() {
+            let limit = if due { BETWEEN_CLAIMS.saturating_sub(claimed_at.map_or(BETWEEN_CLAIMS, |at| at.elapsed())) } else { TICK };
+            if !limit.is_zero() {
+                tokio::select! {
+                    () = repository.changed(limit) => {}
+                    () = durable.poke.notified() => {}
+                }
+            }
+            let Some(manager) = weak.upgrade() else { break };
+            match repository.mark().await {
+                Ok(now) => {
+                    let before = mark.unwrap_or_default();
+                    if mark.is_none() {
+                        manager.repository.log.begin_at(now.sequence);
+                        durable.begun.send_replace(true);
+                    }
+                    if now.requests != before.requests || mark.is_none() {
+                        manager.hear_requests(&durable).await;
+                    }
+                    if now.sequence != before.sequence || manager.repository.log.latest() < now.sequence {
+                        due = true;
+                        manager.fetch_events(&durable, now.sequence).await;
+                        manager.tell_awaited(&durable);
+                    }
+                    mark = Some(now);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the store could not be looked at");
+                    tokio::time::sleep(TICK).await;
+                    continue;
+                }
+            }
+            let elapsed = claimed_at.is_none_or(|at| at.elapsed() >= if due { BETWEEN_CLAIMS } else { TICK });
+            if elapsed {
+                claimed_at = Some(Instant::now());
+                due = false;
+                if manager.is_taking(&durable) || !durable.runs {
+                    manager.take_back_given_up(&durable).await;
+                }
+                if manager.is_taking(&durable) {
+                    match manager.claim_round(&durable, None).await {
+                        Ok(ids) => {
+                            due = ids.len() >= CLAIMS;
+                            if ids.len() > CLAIMS {
+                                // It gets through them fast.
+                                claimed_at = None;
+                            }
+                        }
+                        Err(error) => tracing::warn!(%error, "jobs could not be taken over"),
+                    }
+                }
+                durable.looked.send_modify(|rounds| *rounds += 1);
+            }
+        }
+    }
+
+    /// Goes on with jobs that were given up in an outage and that nobody else has taken over since.
+    async fn take_back_given_up(self: &Arc<Self>, durable: &Arc<Durable>) {
+        let _claiming = durable.begin_claim();
+        if self.is_closed() {
+            return;
+        }
+        let ids = std::mem::take(&mut *durable.given_up.lock());
+        for id in ids {
+            if let Err(error) = self.take_back_one(durable, &id).await {
+                tracing::warn!(job = %id, %error, "a job that was given up could not be looked at");
+                durable.given_up.lock().push(id);
+            }
+        }
+    }
+
+    async fn take_back_one(self: &Arc<Self>, durable: &Arc<Durable>, id: &Arc<str>) -> Result<(), Error> {
+        let Some(stored) = durable.store.repository().load(id).await? else { return Ok(()) };
+        let open = matches!(stored.state, JobState::Pending | JobState::Running);
+        if stored.owner.as_ref() != Some(&durable.owner()) || !open {
+            return Ok(());
+        }
+        if !durable.runs {
+            return self.release_stored(durable, &stored).await;
+        }
+        let (owner, job) = (durable.owner(), id.clone());
+        let _ = tokio::task::spawn_blocking(move || kill_left_behind(&owner, &job)).await;
+        let claimed = Claimed { id: id.clone(), previous: Some(durable.owner()), released: false };
+        self.take_over(durable, &claimed, &[]).await
+    }
+
+    fn is_taking(&self, durable: &Durable) -> bool {
+        durable.runs && !durable.is_closed() && (durable.recover || durable.working.load(Ordering::Acquire)) && durable.silence() < durable.patience()
+    }
+
+    async fn fetch_events(&self, durable: &Durable, upto: u64) {
+        if !self.repository.log.is_watched() {
+            self.repository.log.skip_to(upto);
+            return;
+        }
+        loop {
+            match durable.store.repository().events(self.repository.log.latest() + 1, EVENTS).await {
+                Ok(events) if events.is_empty() => return,
+                Ok(events) => {
+                    let more = events.len() >= EVENTS;
+                    self.repository.log.add_stored(events);
+                    if !more {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "events could not be read");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn tell_awaited(&self, durable: &Durable) {
+        for id in durable.awaited.lock().iter() {
+            self.notices.push(Notice::Changed { id: id.clone() });
+        }
+    }
+
+    /// Answers what others ask of the jobs that are owned here.
+    async fn hear_requests(self: &Arc<Self>, durable: &Arc<Durable>) {
+        let requests = match durable.store.repository().requests(&durable.owner()).await {
+            Ok(requests) => requests,
+            Err(error) => {
+                tracing::warn!(%error, "requests could not be read");
+                return;
+            }
+        };
+        for (id, body) in requests {
+            let (Ok(ask), Some(entry)) = (serde_json::from_str::<Ask>(&body), self.entry_of(&id)) else { continue };
+            let running = entry.run.lock().is_some();
+            if running {
+                self.stop(&entry, Stopping::from(ask));
+            } else {
+                self.answer_waiting(durable, &entry, ask).await;
+            }
+        }
+    }
+
+    /// A request about a job that waits in the queue.
+    async fn answer_waiting(self: &Arc<Self>, durable: &Arc<Durable>, entry: &Arc<Entry>, ask: Ask) {
+        if let Ask::Delete = ask {
+            self.forget(entry);
+            self.delete_owned(durable, &entry.cell).await;
+            return;
+        }
+        let mut slot = entry.cell.lock();
+        if slot.job().is_ok_and(|job| job.state == JobState::Pending) {
+            let _ = self.change_now(&entry.cell, &mut slot, ask, now_ms());
+            drop(slot);
+            self.forget(entry);
+        }
+    }
+
+    /// How many jobs a claim may take.
+    fn appetite(&self) -> usize {
+        let ended = self.ended.swap(0, Ordering::Relaxed);
+        (2 * ended as usize).clamp(CLAIMS, MOST_CLAIMS)
+    }
+
+    fn free_slots(&self) -> usize {
+        let state = self.state.lock();
+        (self.most_running as usize).saturating_sub(state.running as usize + state.queue.len())
+    }
+
+    /// Takes over jobs; gives their ids.
+    pub(super) async fn claim_round(self: &Arc<Self>, durable: &Arc<Durable>, only: Option<Arc<str>>) -> Result<Vec<Arc<str>>, Error> {
+        let _claiming = durable.begin_claim();
+        let free = self.free_slots();
+        // Who leaves has just given its jobs back.
+        if only.is_none() && (free == 0 || self.is_closed()) {
+            return Ok(Vec::new());
+        }
+        let repository = durable.store.repository();
+        let owners = repository.owners().await?;
+        let dead: Vec<Arc<str>> = owners
+            .iter()
+            .filter(|owner| !durable.was_here(&owner.id) && parse_place(&owner.place).is_some_and(|place| place.is_dead(&durable.here)))
+            .map(|owner| owner.id.clone())
+            .collect();
+        let controls = only.is_some();
+        let claim = Claim {
+            owner: durable.owner(),
+            kinds: if controls { None } else { Some(durable.kinds.clone()) },
+            most: if controls { 1 } else { free.min(self.appetite()) },
+            dead: dead.clone(),
+            unowned: !controls && durable.working.load(Ordering::Acquire),
+            only,
+        };
+        let most = claim.most;
+        let claimed = repository.claim(&claim).await?;
+        if !controls {
+            for claimed in &claimed {
+                if let Err(error) = self.take_over(durable, claimed, &owners).await {
+                    tracing::error!(job = %claimed.id, %error, "a job could not be taken over");
+                    self.warn(&claimed.id, &format!("The job could not be taken over: {}", error.message), None);
+                }
+            }
+            if claimed.len() < most {
+                for owner in dead {
+                    repository.retire(&owner).await?;
+                }
+            }
+        }
+        Ok(claimed.into_iter().map(|claimed| claimed.id).collect())
+    }
+
+    /// Kills what an owner that is gone left running of a job on this host.
+    pub(super) async fn clear_the_ground(&self, durable: &Durable, claimed: &Claimed, owners: &[OwnerRow]) {
+        let Some(previous) = claimed.previous.clone().filter(|previous| *previous != durable.owner() && !claimed.released) else { return };
+        let place = owners.iter().find(|owner| owner.id == previous).and_then(|owner| parse_place(&owner.place));
+        if place.is_some_and(|place| !place.is_local(&durable.here)) {
+            return;
+        }
+        let id = claimed.id.clone();
+        let killed = tokio::task::spawn_blocking(move || kill_left_behind(&previous, &id)).await.unwrap_or(0);
+        if killed > 0 {
+            tracing::warn!(job = %claimed.id, killed, "processes of a dead owner were killed");
+        }
+    }
+
+    /// Brings a job that was claimed into the cache and has the driver told.
+    async fn take_over(self: &Arc<Self>, durable: &Arc<Durable>, claimed: &Claimed, owners: &[OwnerRow]) -> Result<(), Error> {
+        self.clear_the_ground(durable, claimed, owners).await;
+        // What is left of the time when this manager had lost it ends first.
+        let until = Instant::now() + LEFT_WITHIN;
+        while self.entry_of(&claimed.id).is_some() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let Some(stored) = durable.store.repository().load(&claimed.id).await? else { return Ok(()) };
+        let job = read(&stored)?;
+        if let Some(cell) = self.repository.cell(&claimed.id) {
+            if let Some(entry) = self.entry_of(&claimed.id) {
+                self.forget(&entry);
+            }
+            self.repository.remove(&cell, &mut cell.lock(), true);
+        }
+        let cell = self.repository.create(job, false)?;
+        let asks: Vec<Ask> = stored.requests.iter().filter_map(|body| serde_json::from_str(body).ok()).collect();
+        let over = {
+            let mut slot = cell.lock();
+            let job = slot.job()?;
+            let known = kept(job, true);
+            job.rows.track();
+            slot.kept = Some(Box::new(known));
+            self.recover_job(claimed, &cell, &mut slot)?;
+            self.answer_before(&cell, &mut slot, &asks)?
+        };
+        if asks.iter().any(|ask| matches!(ask, Ask::Delete)) {
+            self.delete_owned(durable, &cell).await;
+            return Ok(());
+        }
+        if over {
+            return Ok(());
+        }
+        let entry = self.track(cell);
+        if self.is_closed() {
+            self.hand_back(&entry);
+            return Ok(());
+        }
+        let needs = {
+            let mut slot = entry.cell.lock();
+            let job = slot.job()?;
+            job.waiting_for = Some(WaitingFor::Slot);
+            job.options.needed_objects()
+        };
+        self.notices.push(Notice::Recovered { ticket: entry.ticket, id: entry.cell.id.clone(), needs });
+        Ok(())
+    }
+
+    fn was_here(&self, owner: &Arc<str>) -> bool {
+        *owner == self.owner || self.durable.as_ref().is_some_and(|durable| durable.was_here(owner))
+    }
+
+    /// What a change of owner means for the job.
+    fn recover_job(&self, claimed: &Claimed, cell: &crate::repository::memory::Cell, slot: &mut Slot) -> Result<(), Error> {
+        let now = now_ms();
+        let crashed = claimed.previous.is_some() && !claimed.released && !claimed.previous.as_ref().is_some_and(|previous| self.was_here(previous));
+        let job = slot.job()?;
+        let (limit, policy, was_running) = (job.options.crash_retries, job.options.failure_policy, job.state == JobState::Running);
+        let running: Vec<(u32, u32)> = (0..job.rows.total())
+            .filter_map(|index| Some((index, job.rows.get(index))).filter(|(_, row)| row.state == ChunkState::Running))
+            .map(|(index, row)| (index, row.attempt))
+            .collect();
+        let mut failed = None;
+        if was_running {
+            for (index, attempt) in running {
+                if !crashed {
+                    self.repository.change(cell, slot, JobEvent::ChunkStopped { index, attempt }, now)?;
+                    continue;
+                }
+                let job = slot.job()?;
+                let crashes = job.rows.detail(index).map_or(0, |detail| detail.crashes) + 1;
+                let last = crashes > limit;
+                let id = job.spec.chunk_id(index);
+                let message = if last {
+                    format!("Chunk {id} failed: the process that ran it died {crashes} times")
+                } else {
+                    format!("Chunk {id} was interrupted: the process that ran it died")
+                };
+                let mut error = ErrorInfo::new(ErrorCode::ChunkFailed, message);
+                error.chunk_id = Some(id);
+                error.attempt = Some(attempt);
+                if last {
+                    failed.get_or_insert(error.clone());
+                }
+                self.repository.change(cell, slot, JobEvent::ChunkCrashed { index, attempt, error: Box::new(error), last }, now)?;
+            }
+        }
+        if was_running || crashed {
+            self.repository.change(cell, slot, JobEvent::Recovered { previous: claimed.previous.clone(), crashed }, now)?;
+        }
+        if let Some(error) = failed.filter(|_| policy == FailurePolicy::FailFast) {
+            self.repository.change(cell, slot, JobEvent::Failed { error: Box::new(error) }, now)?;
+        }
+        // The ownership itself has changed.
+        self.repository.changed(&cell.id, slot);
+        Ok(())
+    }
+
+    /// Requests that the owner before did not come to. True: there is nothing left to run.
+    fn answer_before(&self, cell: &crate::repository::memory::Cell, slot: &mut Slot, asks: &[Ask]) -> Result<bool, Error> {
+        let pending = slot.job()?.state == JobState::Pending;
+        if pending {
+            let cancel = asks.iter().find(|ask| matches!(ask, Ask::Cancel { .. }));
+            let pause = asks.iter().find(|ask| matches!(ask, Ask::Pause { .. }));
+            if let Some(ask) = cancel.or(pause) {
+                self.change_now(cell, slot, ask.clone(), now_ms())?;
+            }
+        }
+        Ok(slot.job()?.state != JobState::Pending)
+    }
+
+    /// The driver is ready for a job that was taken over: it waits for a slot.
+    pub fn queue_up(&self, ticket: u32) {
+        let Some(entry) = self.entry(ticket) else { return };
+        let mut slot = entry.cell.lock();
+        slot.queued = self.queue_key(&entry);
+        drop(slot);
+        let mut state = self.state.lock();
+        if state.closed {
+            drop(state);
+            self.hand_back(&entry);
+        } else {
+            state.queue.push_back(entry);
+        }
+    }
+
+    /// A job that was taken over can't go on without what only `resumeJob` can give: it is nobody's until then.
+    pub fn lack(&self, ticket: u32, what: &str) {
+        let Some(entry) = self.entry(ticket) else { return };
+        self.forget(&entry);
+        let message = format!("The job was recovered, and waits: it needs `{what}`, which only resumeJob(id, options) can give");
+        let mut slot = entry.cell.lock();
+        if let Ok(job) = slot.job() {
+            job.waiting_for = Some(WaitingFor::Executor);
+        }
+        let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::Warning { message: message.into(), error: None }, now_ms());
+    }
+
+    /// Jobs in memory that are to run, and that nobody works on.
+    pub fn interrupted(&self) -> Vec<Arc<str>> {
+        let cells = self.repository.unfinished();
+        cells.into_iter().filter(|cell| self.is_nobodys(&mut cell.lock())).map(|cell| cell.id.clone()).collect()
+    }
+
+    fn is_nobodys(&self, slot: &mut Slot) -> bool {
+        let queue = (slot.queued >> 32) as u32;
+        let waits = slot.queued != 0 && super::LIVE.lock().contains(&queue);
+        let owned = slot.owner().is_some();
+        let Ok(job) = slot.job() else { return false };
+        let open = match job.state {
+            JobState::Running => true,
+            JobState::Pending => !waits && job.waiting_for != Some(WaitingFor::Executor),
+            _ => false,
+        };
+        open && !owned && self.runs_job(job)
+    }
+
+    /// Takes over a job of a repository that knows no owners, if nobody in this process works on it. Gives its ticket: tell
+    /// [`queue_up`](Self::queue_up) when its driver is ready.
+    pub fn take_here(&self, id: &str) -> Option<u32> {
+        let cell = self.repository.visible(id)?;
+        {
+            let mut slot = cell.lock();
+            if self.entry_of(id).is_some() || slot.is_gone() || !self.is_nobodys(&mut slot) {
+                return None;
+            }
+            let job = slot.job().ok()?;
+            let running = job.state == JobState::Running;
+            let claimed = Claimed { id: cell.id.clone(), previous: job.owner.clone().filter(|_| running), released: !running };
+            self.recover_job(&claimed, &cell, &mut slot).ok()?;
+            let job = slot.job().ok()?;
+            if job.state != JobState::Pending {
+                return None;
+            }
+            job.waiting_for = Some(WaitingFor::Slot);
+            // Taken from now on, though it is not in the queue yet.
+            slot.queued = u64::from(self.number) << 32 | u64::from(u32::MAX);
+        }
+        Some(self.track(cell).ticket)
+    }
+
+    /// What a job can't go on without that is not written down.
+    pub fn needs(&self, ticket: u32) -> Option<&'static str> {
+        self.entry(ticket)?.cell.lock().job().ok()?.options.needed_objects()
+    }
+
+    /// Takes over interrupted jobs now; gives their ids.
+    ///
+    /// # Errors
+    ///
+    /// STORE_UNAVAILABLE.
+    pub async fn recover_now(self: Arc<Self>) -> Result<Vec<Arc<str>>, Error> {
+        let Some(durable) = self.durable.clone() else { return Ok(Vec::new()) };
+        self.refuse_when_closed()?;
+        if !durable.runs {
+            return Ok(Vec::new());
+        }
+        durable.until_enrolled().await?;
+        let mut all = durable.given_up.lock().clone();
+        self.take_back_given_up(&durable).await;
+        loop {
+            let ids = self.claim_round(&durable, None).await?;
+            let more = ids.len() >= CLAIMS;
+            all.extend(ids);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Resolves once events of the durable store are followed.
+    ///
+    /// # Errors
+    ///
+    /// STORE_UNAVAILABLE, while the store can't be reached.
+    pub async fn begun(self: Arc<Self>) -> Result<(), Error> {
+        let Some(durable) = self.durable.clone() else { return Ok(()) };
+        durable.until_enrolled().await?;
+        let _ = durable.begun.subscribe().wait_for(|begun| *begun).await;
+        Ok(())
+    }
+
+    /// Also takes jobs that nobody has had yet, or stops doing so.
+    pub fn work(&self, on: bool) {
+        if let Some(durable) = &self.durable {
+            durable.working.store(on, Ordering::Release);
+            durable.poke.notify_one();
+        }
+    }
+}
