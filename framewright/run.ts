@@ -31,7 +31,7 @@ const MOST_REPAIRS = 3;
 /** Chunks are fetched from the engine in slices of so many. */
 const SLICE = 1024;
 
-/** After so many chunks a loop looks whether it has held the event loop for too long. */
+/** After so many chunks the loops of a run look whether they have held the event loop for too long. */
 const LOOK = 32;
 const LONGEST_TURN_MS = 8;
 
@@ -408,6 +408,16 @@ export class JobRun {
 
   /** When everything else last had its turn: chunks that wait for nothing would take them all. */
   #turnedAt = 0;
+  /** How many chunks the loops have taken. */
+  #taken = 0;
+  /** While everything else has its turn, which all loops wait for. */
+  #turning: Promise<void> | undefined;
+
+  async #turn(): Promise<void> {
+    await turn();
+    this.#turnedAt = clock();
+    this.#turning = undefined;
+  }
 
   async #loop(run: ChunkFunction, options: JobExecutionOptions, total: number, first?: number): Promise<void> {
     const engine = this.#engine;
@@ -417,11 +427,9 @@ export class JobRun {
     // Where nobody else is told of a chunk, the engine may end the run with the last one.
     const ends = options.onChunkComplete || options.onProgress || this.host.saves() ? 0 : this.number;
     let next = first ?? nextChunk(number, ticket);
-    for (let n = 1; ; n += 1) {
-      if (n % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS) {
-        await turn();
-        this.#turnedAt = clock();
-      }
+    for (;;) {
+      this.#taken += 1;
+      if (this.#turning || (this.#taken % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS)) await (this.#turning ??= this.#turn());
       if (next < 0) {
         if (next !== WAIT) return;
         if (engine.isBehind()) await this.#catchUp();

@@ -245,7 +245,7 @@ impl Manager {
         }
         self.repository.being_written(slot);
         let events = slot.take_held();
-        let logs = slot.logs.take().map(|logs| *logs).unwrap_or_default();
+        let logs = slot.logs.take().map(|logs| logs.into_writes()).unwrap_or_default();
         let job = slot.job().ok()?;
         let rows = job.rows.take_dirty();
         let extras_text = parts::write_extras(job);

@@ -119,8 +119,8 @@ impl Manager {
             LogStream::Stdout => output.stdout.to_string(),
             LogStream::Stderr => output.stderr.to_string(),
         });
-        let whole = slot.logs.as_ref().and_then(|logs| logs.iter().find(|log| (log.index, log.attempt, log.stream) == (index, wanted, stream)));
-        Ok(whole.map(|log| log.text.to_string()).or(kept).unwrap_or_default())
+        let whole = slot.logs.as_ref().and_then(|logs| logs.get(index, wanted, stream));
+        Ok(whole.map(|text| text.to_string()).or(kept).unwrap_or_default())
     }
 
     /// Pauses, cancels or deletes a job on a durable store. [`Controlled::Stopping`]: it is owned here and being stopped,

@@ -120,7 +120,7 @@ pub struct ChunkWrite {
 }
 
 /// Which output of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum LogStream {
     /// stdout

@@ -18,6 +18,7 @@ use super::Watcher;
 use super::durable::LogWrite;
 use super::event_log::{EventLog, Logged};
 use super::frozen::Frozen;
+use super::logs::Logs;
 use crate::job::record::{Incoming, read_status, write_record};
 use crate::job::state::Request;
 use crate::job::status::{Live, write_status};
@@ -45,9 +46,6 @@ fn trim() {
         libc::malloc_trim(0);
     }
 }
-
-/// Bytes of whole outputs that a job in memory keeps.
-const MOST_LOGS: usize = 16 * 1024 * 1024;
 
 /// What others may ask of a running job's owner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,7 +172,7 @@ pub struct Slot {
     /// What the durable store has of it.
     pub kept: Option<Box<Kept>>,
     /// Whole outputs of ended attempts: until a durable store has them, or as long as the job.
-    pub logs: Option<Box<Vec<LogWrite>>>,
+    pub logs: Option<Box<Logs>>,
 }
 
 /// One job.
@@ -258,14 +256,10 @@ impl Slot {
     /// Keeps the whole output of an attempt.
     pub fn keep_log(&mut self, log: LogWrite) {
         let logs = self.logs.get_or_insert_default();
-        logs.retain(|known| (known.index, known.attempt, known.stream) != (log.index, log.attempt, log.stream));
-        logs.push(log);
+        logs.keep(log);
         if self.kept.is_none() {
-            // In memory they stay as long as the job: the oldest go first.
-            let mut bytes: usize = logs.iter().map(|log| log.text.len()).sum();
-            while bytes > MOST_LOGS && logs.len() > 1 {
-                bytes -= logs.remove(0).text.len();
-            }
+            // In memory they stay as long as the job.
+            logs.shrink();
         }
     }
 

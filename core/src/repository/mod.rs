@@ -5,13 +5,14 @@
 //!
 //! [`durable`] is the contract of stores that outlive the process: `sqlite`, [`file`], `postgres` and `mysql` (what
 //! those two share is in `sql`); `simulated` is the one that tests break. [`public`] is what users do with them by hand,
-//! [`runtime`] the thread that drives them, [`lazy`] opens one at its first call.
+//! [`runtime`] the thread that drives them, [`lazy`] opens one at its first call. `logs` are the whole outputs of attempts.
 
 pub mod durable;
 pub mod event_log;
 pub mod file;
 mod frozen;
 pub mod lazy;
+mod logs;
 pub mod memory;
 #[cfg(feature = "mysql")]
 pub mod mysql;
