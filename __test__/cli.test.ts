@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vites
 import { parseArguments } from '../framewright/cli/arguments.js';
 import { formatBar, formatBytes, formatDuration, formatProgress, ProgressTracker } from '../framewright/cli/progress.js';
 import { defaultStorePath, fingerprint, isUnchanged, runIds } from '../framewright/cli/store.js';
+import { mariadb } from './support/stores.js';
 
 const MAIN = join(import.meta.dirname, '..', 'dist', 'cli', 'main.js');
 
@@ -276,8 +277,8 @@ describe('the store of framewright run', () => {
     expect(read('merged')).toBe('x\nx\nx\nx\n');
   }, 60_000);
 
-  it.each(['sqlite:kept.db', 'sqlite:kept.db?synchronous=normal', 'file:kept', 'postgres'])('[F143] keeps runs in --store %s, also over kill -9', async (name) => {
-    const url = name === 'postgres' ? inSchema() : name;
+  it.each(['sqlite:kept.db', 'sqlite:kept.db?synchronous=normal', 'file:kept', 'postgres', 'mysql'])('[F143] keeps runs in --store %s, also over kill -9', async (name) => {
+    const url = name === 'postgres' ? inSchema() : name === 'mysql' ? mariadb.create() : name;
     writeJob(4, HANGS, MERGE);
     const first = await hanging('--store', url);
     first.child.kill('SIGKILL');

@@ -498,8 +498,7 @@ for (const { kind, create } of repositories) {
       await turns(5);
       const reason = new Error('the user left the page');
       controller.abort(reason);
-      for (const call of [waiting, manager.waitForJob(id, { signal: controller.signal })]) {
-        const error = await rejection(call);
+      for (const error of await Promise.all([waiting, manager.waitForJob(id, { signal: controller.signal })].map(rejection))) {
         expect(error).toMatchObject({ name: 'AbortError', code: 'ABORTED', cause: reason });
       }
       gate.resolve();

@@ -189,9 +189,8 @@ describe.each(durables)('a store of $kind', ({ create }) => {
     await repository.save(statusOf('a'));
     await repository.close();
     await repository.close();
-    for (const call of [repository.get('a'), repository.list(), repository.save(statusOf('b')), repository.delete('a')]) {
-      expect(['CLOSED', 'STORE_UNAVAILABLE']).toContain((await rejection(call)).code);
-    }
+    const calls = [repository.get('a'), repository.list(), repository.save(statusOf('b')), repository.delete('a')];
+    for (const { code } of await Promise.all(calls.map((call) => rejection(call)))) expect(['CLOSED', 'STORE_UNAVAILABLE']).toContain(code);
   });
 
   it('[F107] with a damaged job opens, gives the others, warns when it lists, and is well again when that job is deleted', async () => {
