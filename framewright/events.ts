@@ -11,6 +11,10 @@ const BATCH = 512;
 /** Whether events of a type are numbered and kept. */
 const KEPT = (type: JobEventType): boolean => type !== 'job.progress' && type !== 'chunk.progress' && type !== 'job.lease_lost';
 
+function isSame(a: JobEvent, b: JobEvent | undefined): boolean {
+  return b !== undefined && JSON.stringify(a) === JSON.stringify(b);
+}
+
 type Listener = (event: JobEvent) => unknown;
 interface Registered {
   listener: Listener;
@@ -140,6 +144,7 @@ export class EventPump {
     // Where a durable store is read on, before the events that are at hand; what was read there is passed over here.
     let history = durable && fromSequence !== undefined ? Math.max(fromSequence, 1) : undefined;
     let seen = 0;
+    let warned: JobEvent | undefined;
     let buffer: JobEvent[] = [];
     let at = 0;
     let ended = false;
@@ -170,8 +175,11 @@ export class EventPump {
           // From a number that is still to come, what happens before it is passed over.
           if (fromSequence !== undefined && event.sequence < fromSequence) continue;
           if (durable && KEPT(event.type)) {
-            if (event.sequence <= seen) continue;
+            // A warning about what the store does not have stands beside the latest event, with its number.
+            const aside = event.type === 'job.warning' && event.sequence === seen && history === undefined && !isSame(event, warned);
+            if (event.sequence <= seen && !aside) continue;
             seen = event.sequence;
+            warned = event.type === 'job.warning' ? event : undefined;
           }
           if ((jobId === undefined || event.jobId === jobId) && (!types || types.has(event.type))) return { done: false, value: event };
         }

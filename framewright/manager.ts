@@ -19,6 +19,7 @@ import { Reports } from './reports.js';
 import { Roster } from './roster.js';
 import { JobRun, noteRun, type RunHost } from './run.js';
 import { Saver } from './saver.js';
+import { Followed } from './signals.js';
 import { specFor, take, type Copies } from './spec.js';
 import { readStatus } from './status.js';
 import { ConcatStitcher, FfmpegStitcher } from './stitchers.js';
@@ -51,6 +52,7 @@ type Notice =
   | { kind: 'output'; ticket: number; chunkId: number; stderr: boolean; text: string }
   | ({ kind: 'chunk'; ticket: number; chunkId: number; completed: number; total: number } & WorkerResult)
   | { kind: 'recovered'; ticket: number; id: string; needs: string | null }
+  | { kind: 'dropped'; ticket: number; kept: boolean }
   | { kind: 'lost'; id: string }
   | { kind: 'verify'; ticket: number; question: number; index: number; attempt: number; file: string }
   | { kind: 'ran'; ticket: number };
@@ -112,7 +114,9 @@ export class JobManager {
   readonly #runs = new Roster<JobRun>();
   /** Callbacks and objects of jobs that may go on. */
   readonly #kept = new Map<string, JobExecutionOptions>();
-  readonly #signals = new Map<string, () => void>();
+  readonly #signals = new Followed((id) => {
+    this.cancelJob(id).catch((error: unknown) => this.#warn(id, 'The job could not be cancelled by its signal', error));
+  });
   readonly #watchers: Watchers;
   readonly #endings: EndingHost;
   readonly #closing = new AbortController();
@@ -176,7 +180,7 @@ export class JobManager {
       this.#patience,
       (id, message, error) => this.#warn(id, message, error, 'STORE_UNAVAILABLE'),
     );
-    this.#watchers = new Watchers(this.#engine);
+    this.#watchers = new Watchers(this.#engine, this.#closing.signal);
     this.#endings = {
       engine: this.#engine,
       watchers: this.#watchers,
@@ -290,7 +294,7 @@ export class JobManager {
       this.#engine.admit(ticket);
     }
     if (!runs) this.#waiting.delete(ticket);
-    if (options.signal) this.#follow(id, options.signal);
+    if (options.signal) this.#signals.follow(id, options.signal);
     this.#schedule();
     if (this.#events.active) this.#drain();
     return id;
@@ -299,26 +303,6 @@ export class JobManager {
   /** Whether jobs of that type run here. */
   #runsType(type: string | undefined): boolean {
     return this.#executor !== undefined && (type === undefined || this.#types.includes(type));
-  }
-
-  /** An aborted signal of the user's cancels the job. */
-  #follow(id: string, signal: AbortSignal): void {
-    const cancel = (): void => {
-      this.cancelJob(id).catch((error: unknown) => this.#warn(id, 'The job could not be cancelled by its signal', error));
-    };
-    this.#unfollow(id);
-    if (signal.aborted) {
-      // Aborted while the job was being taken: nobody heard it.
-      cancel();
-      return;
-    }
-    signal.addEventListener('abort', cancel, { once: true });
-    this.#signals.set(id, () => signal.removeEventListener('abort', cancel));
-  }
-
-  #unfollow(id: string): void {
-    this.#signals.get(id)?.();
-    this.#signals.delete(id);
   }
 
   // ── Running ──
@@ -443,7 +427,7 @@ export class JobManager {
     noteRun(this, run);
     if (state === 'paused' || state === 'failed') this.#keep(run.id, run.options);
     else if (this.#kept.size > 0) this.#kept.delete(run.id);
-    if (state !== 'paused' && this.#signals.size > 0) this.#unfollow(run.id);
+    if (state !== 'paused') this.#signals.leave(run.id);
     if (this.#saves) {
       if (state !== undefined) void this.#flushed(run.id);
     } else if (!this.#watchers.isIdle || this.#events.active) this.#drain();
@@ -547,8 +531,15 @@ export class JobManager {
       case 'recovered':
         this.#recovered(notice.ticket, notice.id, notice.needs);
         return;
+      case 'dropped': {
+        const waiting = this.#waiting.get(notice.ticket);
+        this.#waiting.delete(notice.ticket);
+        if (waiting && notice.kept) this.#keep(waiting.id, waiting.options);
+        else if (waiting) this.#signals.leave(waiting.id);
+        return;
+      }
       case 'lost':
-        this.#unfollow(notice.id);
+        this.#signals.leave(notice.id);
         this.#watchers.lose(notice.id, new FramewrightError('LEASE_LOST', `This manager no longer owns job "${notice.id}"`));
         this.#watchers.tell(notice.id);
         return;
@@ -738,7 +729,7 @@ export class JobManager {
     const code = this.#durable ? await settled(this.#engine.cancelStored(id, reason, strict)) : native(() => this.#engine.cancel(id, reason, strict));
     await this.#controlled(id, code);
     if (code === 0) {
-      this.#unfollow(id);
+      this.#signals.leave(id);
       this.#kept.delete(id);
     }
     this.#again();
@@ -786,7 +777,7 @@ export class JobManager {
     }
     this.#waiting.set(ticket, { id, options: { ...this.#writtenDown(id), ...live(this.#kept.get(id)), ...defined(changes) } });
     if (durable) this.#engine.queueUp(ticket);
-    if (changes.signal) this.#follow(id, changes.signal);
+    if (changes.signal) this.#signals.follow(id, changes.signal);
     this.#start();
     if (this.#saves) await this.#saver.flush(id);
     this.#drain();
@@ -815,7 +806,7 @@ export class JobManager {
       }
     }
     this.#waiting.deleteOf(id);
-    this.#unfollow(id);
+    this.#signals.leave(id);
     this.#kept.delete(id);
     if (before && this.#storage) {
       const stored = { assetsUrl: before.spec.assetsUrl, jobDefUrl: before.meta?.['jobDefUrl'] as unknown, ...run?.stored };
@@ -1010,7 +1001,7 @@ export class JobManager {
       this.#drain();
     }
     for (const run of this.#runs.values()) run.finish(this.#engine.giveUp(run.ticket, run.number));
-    for (const id of [...this.#signals.keys()]) this.#unfollow(id);
+    this.#signals.end();
     this.#saver.end();
     if (this.#durable) {
       await settled(this.#engine.retire(Math.max(abortMs, 1000))).catch((error: unknown) => {

@@ -1,5 +1,6 @@
 /** Who waits for a change of which job. */
 import type { Engine } from './binding.js';
+import { FramewrightError } from './errors.js';
 
 /** Calls by the id of the job that they are about. */
 class Calls<T extends unknown[]> {
@@ -37,7 +38,11 @@ export class Watchers {
   /** Calls about jobs that are owned here: they fail when the job is lost. */
   readonly #losers = new Calls<[error: unknown]>();
 
-  constructor(readonly engine: Engine) {}
+  constructor(
+    readonly engine: Engine,
+    /** Aborted when the manager closes. */
+    readonly closing: AbortSignal,
+  ) {}
 
   /** Whether nobody waits for anything. */
   get isIdle(): boolean {
@@ -68,13 +73,22 @@ export class Watchers {
     this.#losers.tell(id, error);
   }
 
-  /** Resolves once a test of the job's state holds (`undefined`: the job is gone); rejects when the job is lost. */
+  /**
+   * Resolves once a test of the job's state holds (`undefined`: the job is gone); rejects when the job is lost, or when the
+   * manager closes before.
+   */
   until(id: string, test: (state: string | undefined) => boolean): { done: Promise<void>; stop: () => void } {
     let look: () => void = () => undefined;
     let lost: (error: unknown) => void = () => undefined;
     const stop = (): void => {
       this.#waiters.remove(id, look);
       this.#losers.remove(id, lost);
+      this.closing.removeEventListener('abort', closed);
+    };
+    const closed = (): void => {
+      look();
+      // Nothing, if that was it.
+      lost(new FramewrightError('CLOSED', `The manager was closed before job "${id}" was as it was to be`));
     };
     const done = new Promise<void>((resolve, reject) => {
       lost = (error) => {
@@ -91,6 +105,8 @@ export class Watchers {
     this.#waiters.add(id, look);
     this.#losers.add(id, lost);
     this.engine.watch(id);
+    if (this.closing.aborted) closed();
+    else this.closing.addEventListener('abort', closed, { once: true });
     look();
     return { done, stop };
   }

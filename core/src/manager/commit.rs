@@ -52,6 +52,14 @@ struct Taken {
     logs: Vec<LogWrite>,
 }
 
+/// A submission that failed, and of which is not known whether the store has taken it.
+pub(super) struct Doubtful {
+    pub id: Arc<str>,
+    pub created_at: f64,
+    /// Versions that were tried.
+    pub versions: Vec<u64>,
+}
+
 enum Source {
     Cell(Box<Taken>),
     Direct(Vec<Logged>, oneshot::Sender<Result<Outcome, Error>>),
@@ -131,7 +139,7 @@ impl Manager {
             // Who waits hears that the store does not take anything; what is not new is written later.
             let Some(manager) = weak.upgrade() else { return };
             let (_, sources) = manager.gather(&durable).await;
-            manager.take_back(sources, &error);
+            manager.take_back(sources, &error, false);
         }
         loop {
             let Some(manager) = weak.upgrade() else { return };
@@ -163,7 +171,7 @@ impl Manager {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a commit failed and is tried again");
-                    manager.take_back(sources, &error);
+                    manager.take_back(sources, &error, true);
                     durable.writing.store(false, Ordering::Release);
                     durable.set_trouble(Some(error));
                     drop(manager);
@@ -244,6 +252,11 @@ impl Manager {
             return None;
         }
         self.repository.being_written(slot);
+        let is_new = slot.kept.as_ref().is_some_and(|kept| kept.version == 0);
+        if is_new && durable.undone.lock().contains(&cell.id) {
+            // Written once an earlier submission of this id is known to be gone.
+            return None;
+        }
         let events = slot.take_held();
         let logs = slot.logs.take().map(|logs| logs.into_writes()).unwrap_or_default();
         let job = slot.job().ok()?;
@@ -270,7 +283,8 @@ impl Manager {
         let ownership = match (wanted, kept.mine) {
             (true, true) => Ownership::Keep,
             (true, false) => Ownership::Take(durable.owner()),
-            (false, true) if kept.release && state == JobState::Pending => Ownership::Release,
+            // Also of one that was taken a moment before the manager closed: the next owner's.
+            (false, _) if kept.release && !kept.foreign && state == JobState::Pending => Ownership::Release,
             (false, _) => Ownership::Clear,
         };
         let expect = if exists {
@@ -358,7 +372,7 @@ impl Manager {
         kept.spec = Some(taken.spec);
         kept.options = Some(taken.options);
         kept.extras = taken.extras;
-        kept.attempted = None;
+        kept.attempted.clear();
         for (version, ack) in std::mem::take(&mut kept.acks) {
             if version <= taken.version {
                 let _ = ack.send(Ok(()));
@@ -379,23 +393,23 @@ impl Manager {
     /// A write was refused: somebody else has written, or owns the job now.
     async fn refused(&self, durable: &Arc<Durable>, write: Write, taken: Taken) {
         let cell = taken.cell.clone();
-        let attempted = cell.lock().kept.as_ref().and_then(|kept| kept.attempted);
+        let attempted = cell.lock().kept.as_ref().map(|kept| kept.attempted.clone()).unwrap_or_default();
         let stored = match durable.store.repository().load(&cell.id).await {
             Ok(stored) => stored,
-            Err(error) => return self.take_back(vec![Source::Cell(Box::new(taken))], &error),
+            Err(error) => return self.take_back(vec![Source::Cell(Box::new(taken))], &error, false),
         };
         let Some(stored) = stored else {
             if matches!(write.expect, Expect::Absent) {
                 // Created and removed meanwhile: written anew.
-                return self.take_back(vec![Source::Cell(Box::new(taken))], &Error::new(ErrorCode::Conflict, "gone"));
+                return self.take_back(vec![Source::Cell(Box::new(taken))], &Error::new(ErrorCode::Conflict, "gone"), false);
             }
             // Removed by somebody's hand.
             self.repository.no_longer_waiting(taken.events.len());
             return self.removed_elsewhere(&cell);
         };
         let ours = stored.owner.as_ref() == Some(&durable.owner()) || stored.owner.is_none() && !taken.mine;
-        if attempted == Some(stored.version) && ours {
-            // The write before this one was committed, only its answer was lost.
+        if attempted.contains(&stored.version) && ours {
+            // One of the writes before this one was committed, only its answer was lost.
             let mut slot = cell.lock();
             let upto = taken.events.partition_point(|(version, _)| *version <= stored.version);
             let mut taken = taken;
@@ -404,7 +418,7 @@ impl Manager {
             if let Some(kept) = &mut slot.kept {
                 kept.version = stored.version;
                 kept.mine = stored.owner.as_ref() == Some(&durable.owner());
-                kept.attempted = None;
+                kept.attempted.clear();
             }
             self.give_back(&mut slot, taken);
             self.repository.changed(&cell.id, &mut slot);
@@ -449,7 +463,7 @@ impl Manager {
                 if let Some(kept) = &mut slot.kept {
                     kept.version = stored.version;
                     kept.state = stored.state;
-                    kept.attempted = None;
+                    kept.attempted.clear();
                 }
                 self.repository.changed(&cell.id, &mut slot);
                 drop(slot);
@@ -457,11 +471,15 @@ impl Manager {
                     self.stop(&entry, super::Stopping::from(Ask::Withdraw));
                 }
             }
-            Err(error) => self.take_back(vec![Source::Cell(Box::new(taken))], &error),
+            Err(error) => self.take_back(vec![Source::Cell(Box::new(taken))], &error, false),
         }
     }
 
     fn give_back(&self, slot: &mut Slot, taken: Taken) {
+        if slot.is_gone() {
+            self.repository.no_longer_waiting(taken.events.len());
+            return;
+        }
         slot.give_back_held(taken.events);
         if let Ok(job) = slot.job() {
             job.rows.give_back_dirty(&taken.rows);
@@ -471,8 +489,8 @@ impl Manager {
         }
     }
 
-    /// A commit failed; whether it happened is not known. All of it is written again.
-    fn take_back(&self, sources: Vec<Source>, error: &Error) {
+    /// A commit failed, and is tried again. `doubtful`: whether it happened is not known.
+    fn take_back(&self, sources: Vec<Source>, error: &Error, doubtful: bool) {
         for source in sources {
             match source {
                 Source::Direct(_, reply) => {
@@ -486,7 +504,9 @@ impl Manager {
                         continue;
                     }
                     if let Some(kept) = &mut slot.kept {
-                        kept.attempted = Some(taken.version);
+                        if doubtful && kept.attempted.last() != Some(&taken.version) {
+                            kept.attempted.push(taken.version);
+                        }
                         if kept.version == 0 {
                             // A job that could not be written is not taken.
                             for (_, ack) in std::mem::take(&mut kept.acks) {
@@ -553,16 +573,46 @@ impl Manager {
         answer.await.map_err(|_| Error::new(ErrorCode::Closed, "The manager is closed"))?
     }
 
-    /// Removes a job whose submission failed, in case the store has taken it all the same.
-    pub(super) async fn undo(&self, durable: &Durable, id: Arc<str>, version: u64) {
-        let event = Logged::of_id(id.clone(), JobEvent::Deleted, now_ms());
-        let expect = Expect::At { version, holder: Holder::Anyone };
-        let write = Write { id, expect, action: Action::Delete { event: event.to_write() } };
+    /// Removes a job whose submission failed, in case the store has taken it all the same. Until that is settled, a new
+    /// submission of the same id waits, or fails as this does.
+    pub(super) async fn undo(&self, durable: &Arc<Durable>, doubtful: Doubtful) {
+        let _under_way = durable.begin();
+        let id = &doubtful.id;
         let mut delay = FIRST_DELAY;
-        while !durable.is_closed() && durable.store.repository().commit(std::slice::from_ref(&write)).await.is_err() {
+        while !durable.is_closed()
+            && let Err(error) = Self::try_undo(durable, &doubtful).await
+        {
+            if let Some(cell) = self.repository.cell(id) {
+                let mut slot = cell.lock();
+                if slot.kept.as_ref().is_some_and(|kept| kept.version == 0) {
+                    slot.fail_acks(&error);
+                }
+            }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(LONGEST_DELAY);
         }
+        durable.undone.lock().remove(id);
+        if let Some(cell) = self.repository.cell(id) {
+            self.repository.changed(id, &mut cell.lock());
+        }
+    }
+
+    async fn try_undo(durable: &Durable, doubtful: &Doubtful) -> Result<(), Error> {
+        let repository = durable.store.repository();
+        let stored = match repository.load(&doubtful.id).await {
+            Ok(Some(stored)) => stored,
+            Err(error) if error.code != ErrorCode::StoreCorrupt => return Err(error),
+            _ => return Ok(()),
+        };
+        // A job of the same id that somebody submitted since is another one.
+        let same = doubtful.versions.contains(&stored.version) && read(&stored).is_ok_and(|job| job.created_at == doubtful.created_at);
+        if same {
+            let event = Logged::of_id(doubtful.id.clone(), JobEvent::Deleted, now_ms());
+            let expect = Expect::At { version: stored.version, holder: Holder::Anyone };
+            let write = Write { id: doubtful.id.clone(), expect, action: Action::Delete { event: event.to_write() } };
+            repository.commit(std::slice::from_ref(&write)).await?;
+        }
+        Ok(())
     }
 
     /// Resolves once the store has what is true of a job of the cache now.

@@ -207,12 +207,17 @@ impl Manager {
             let mut slot = cell.lock();
             let job = slot.job()?;
             let state = job.state;
-            if answer(state, Control::Resume) != Answer::Change {
+            let waits = state == JobState::Pending && job.waiting_for == Some(WaitingFor::Executor);
+            if answer(state, Control::Resume) != Answer::Change && !waits {
                 return if strict { Err(not_in(id, Control::Resume, state)) } else { Ok(None) };
             }
             let options = job.options.with(changes)?;
             let afresh = state == JobState::Failed;
-            self.repository.change(&cell, &mut slot, JobEvent::Resumed { afresh }, now_ms())?;
+            if waits {
+                job.version += 1;
+            } else {
+                self.repository.change(&cell, &mut slot, JobEvent::Resumed { afresh }, now_ms())?;
+            }
             let job = slot.job()?;
             // Those of the submit were counted then; one of them may have to be done again since.
             for id in &Options::shared_default().with(changes)?.completed_chunk_ids {
@@ -259,6 +264,7 @@ impl Manager {
             self.stop(entry, Stopping::Withdraw);
         } else {
             self.forget(entry);
+            self.notices.push(Notice::Dropped { ticket: entry.ticket, kept: false });
         }
     }
 

@@ -26,12 +26,12 @@ pub struct DurableOptions {
     pub runs: bool,
 }
 
-/// A claim that is under way, until it is dropped.
-pub(super) struct Claiming<'a>(&'a Durable);
+/// Work on the store that is under way, until it is dropped.
+pub(super) struct UnderWay(Arc<Durable>);
 
-impl Drop for Claiming<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.claiming.fetch_sub(1, Ordering::SeqCst);
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -54,8 +54,10 @@ pub struct Durable {
     pub(super) closed: AtomicBool,
     /// A commit is under way.
     pub(super) writing: AtomicBool,
-    /// Claims that are under way.
-    claiming: AtomicUsize,
+    /// Claims and removals that are under way.
+    under_way: AtomicUsize,
+    /// A claim ended without an answer: jobs may be this manager's that it does not know.
+    pub(super) doubtful: AtomicBool,
     pub(super) direct: Mutex<Vec<Direct>>,
     /// There is something in `direct`.
     pub(super) wake: Notify,
@@ -69,8 +71,10 @@ pub struct Durable {
     pub(super) begun: watch::Sender<bool>,
     /// When the latest renewal was asked for that the store granted.
     pub(super) renewed: Mutex<Instant>,
-    /// Jobs that were given up because the lease could not be renewed in time; the store may still name this owner.
-    pub(super) given_up: Mutex<Vec<Arc<str>>>,
+    /// Jobs of which this manager may be the owner without knowing them: an answer was lost, or taking them over failed.
+    given_up: Mutex<Vec<Arc<str>>>,
+    /// Submissions that failed and may all the same have been committed, while that is looked into: the same ids wait.
+    pub(super) undone: Mutex<HashSet<Arc<str>>>,
     /// Jobs of others that somebody here waits for.
     pub(super) awaited: Mutex<HashSet<Arc<str>>>,
     /// Why the latest commit failed.
@@ -91,7 +95,8 @@ impl Durable {
             working: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             writing: AtomicBool::new(false),
-            claiming: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            doubtful: AtomicBool::new(false),
             direct: Mutex::default(),
             wake: Notify::new(),
             poke: Notify::new(),
@@ -100,6 +105,7 @@ impl Durable {
             begun: watch::Sender::new(false),
             renewed: Mutex::new(Instant::now()),
             given_up: Mutex::default(),
+            undone: Mutex::default(),
             awaited: Mutex::default(),
             trouble: Mutex::default(),
         })
@@ -149,14 +155,29 @@ impl Durable {
         self.trouble.lock().clone()
     }
 
-    /// Says that jobs are being claimed; who closes the manager waits for it.
-    pub(super) fn begin_claim(&self) -> Claiming<'_> {
-        self.claiming.fetch_add(1, Ordering::SeqCst);
-        Claiming(self)
+    /// Says that jobs are being claimed or removed; who closes the manager waits for it.
+    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        UnderWay(self.clone())
     }
 
-    pub(super) fn is_claiming(&self) -> bool {
-        self.claiming.load(Ordering::SeqCst) > 0
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) > 0
+    }
+
+    /// The store may name this manager as the owner of a job that it does not know: it is looked at.
+    pub(super) fn suspect(&self, id: &Arc<str>) {
+        let mut given_up = self.given_up.lock();
+        if !given_up.contains(id) {
+            given_up.push(id.clone());
+        }
+        drop(given_up);
+        self.poke.notify_one();
+    }
+
+    /// Takes what is to be looked at.
+    pub(super) fn suspected(&self) -> Vec<Arc<str>> {
+        std::mem::take(&mut *self.given_up.lock())
     }
 
     pub(super) fn is_closed(&self) -> bool {

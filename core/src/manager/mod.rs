@@ -207,6 +207,18 @@ impl Manager {
         entry
     }
 
+    /// Makes the place of an entry in the queue void. False: its job runs.
+    fn leave_queue(&self, entry: &Entry) -> bool {
+        let run = entry.run.lock();
+        if run.is_some() {
+            return false;
+        }
+        entry.cell.lock().queued = 0;
+        drop(run);
+        self.forget(entry);
+        true
+    }
+
     /// Names an entry among all queues of the process.
     fn queue_key(&self, entry: &Entry) -> u64 {
         u64::from(self.number) << 32 | u64::from(entry.ticket)
@@ -341,13 +353,17 @@ impl Manager {
         if let Some(entry) = self.entry(ticket) {
             self.forget(&entry);
             let mut slot = entry.cell.lock();
-            let doubtful = slot.kept.as_ref().and_then(|kept| kept.attempted);
-            self.repository.remove(&entry.cell, &mut slot, true);
-            if let (Some(version), Some(durable), Some(manager)) = (doubtful, &self.durable, self.me.upgrade()) {
-                let (durable, id) = (durable.clone(), entry.cell.id.clone());
+            let versions = slot.kept.as_mut().map(|kept| std::mem::take(&mut kept.attempted)).unwrap_or_default();
+            let created_at = slot.job().map_or(0.0, |job| job.created_at);
+            if let (false, Some(durable), Some(manager)) = (versions.is_empty(), &self.durable, self.me.upgrade()) {
+                let doubtful = commit::Doubtful { id: entry.cell.id.clone(), created_at, versions };
+                // Before the next submission of this id can be made.
+                durable.undone.lock().insert(doubtful.id.clone());
+                let durable = durable.clone();
                 let store = durable.store.clone();
-                store.spawn(async move { manager.undo(&durable, id, version).await });
+                store.spawn(async move { manager.undo(&durable, doubtful).await });
             }
+            self.repository.remove(&entry.cell, &mut slot, true);
         }
     }
 
@@ -464,6 +480,8 @@ impl Manager {
             Some(cell) => {
                 let _ = self.repository.change(&cell, &mut cell.lock(), event, now);
             }
+            // The numbers of a durable store are its own to give.
+            None if self.durable.is_some() => self.repository.log.append_aside(id.into(), event, now),
             None => self.repository.log.append_of(id.into(), event, now),
         }
     }

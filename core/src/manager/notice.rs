@@ -83,6 +83,13 @@ pub enum Notice {
         /// The job.
         id: Arc<str>,
     },
+    /// A job that waited in the queue was paused, cancelled or removed from elsewhere.
+    Dropped {
+        /// The job's ticket.
+        ticket: u32,
+        /// It may be resumed.
+        kept: bool,
+    },
     /// The native driver has left: nothing of the run is alive any more.
     Ran {
         /// The job's ticket.

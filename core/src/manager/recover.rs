@@ -1,6 +1,7 @@
 //! Ownership: renewing the lease, noticing its loss before it ends, taking over jobs whose owner is gone, and hearing what
 //! others did to the store.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -27,8 +28,12 @@ const CLAIMS: usize = 16;
 const MOST_CLAIMS: usize = 512;
 /// How long the end of a run is waited for whose job was lost and came back.
 const LEFT_WITHIN: Duration = Duration::from_secs(10);
+/// How often a run is looked at that is just beginning or ending, a millisecond apart.
+const ENDING_LOOKS: u32 = 5_000;
 /// Events fetched at once.
 const EVENTS: usize = 2_000;
+/// Pages of events that are searched for the jobs that they are about.
+const MOST_PAGES: usize = 4;
 
 impl Durable {
     /// Nothing may be done in the name of this owner any more after this much silence: a margin before others may take over.
@@ -167,15 +172,14 @@ impl Manager {
                         manager.repository.log.begin_at(now.sequence);
                         durable.begun.send_replace(true);
                     }
-                    if now.requests != before.requests || mark.is_none() {
-                        manager.hear_requests(&durable).await;
-                    }
+                    // What could not be read, or answered yet, is asked for again.
+                    let heard = (now.requests == before.requests && mark.is_some()) || manager.hear_requests(&durable).await;
                     if now.sequence != before.sequence || manager.repository.log.latest() < now.sequence {
                         due = true;
                         manager.fetch_events(&durable, now.sequence).await;
-                        manager.tell_awaited(&durable);
+                        manager.tell_awaited(&durable, mark.map(|mark| mark.sequence), now.sequence).await;
                     }
-                    mark = Some(now);
+                    mark = Some(Mark { requests: if heard { now.requests } else { u64::MAX }, ..now });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the store could not be looked at");
@@ -187,7 +191,7 @@ impl Manager {
             if elapsed {
                 claimed_at = Some(Instant::now());
                 due = false;
-                if manager.is_taking(&durable) || !durable.runs {
+                if durable.silence() < durable.patience() {
                     manager.take_back_given_up(&durable).await;
                 }
                 if manager.is_taking(&durable) {
@@ -207,34 +211,73 @@ impl Manager {
         }
     }
 
-    /// Goes on with jobs that were given up in an outage and that nobody else has taken over since.
-    async fn take_back_given_up(self: &Arc<Self>, durable: &Arc<Durable>) {
-        let _claiming = durable.begin_claim();
+    /// Goes on with jobs that are this manager's without its knowing, and that nobody else has taken over since. Gives their
+    /// ids.
+    async fn take_back_given_up(self: &Arc<Self>, durable: &Arc<Durable>) -> Vec<Arc<str>> {
+        let _under_way = durable.begin();
+        let mut taken = Vec::new();
         if self.is_closed() {
-            return;
+            return taken;
         }
-        let ids = std::mem::take(&mut *durable.given_up.lock());
-        for id in ids {
-            if let Err(error) = self.take_back_one(durable, &id).await {
-                tracing::warn!(job = %id, %error, "a job that was given up could not be looked at");
-                durable.given_up.lock().push(id);
+        if durable.doubtful.swap(false, Ordering::AcqRel)
+            && let Err(error) = self.look_for_own(durable).await
+        {
+            tracing::warn!(%error, "jobs of a claim without an answer could not be looked for");
+            durable.doubtful.store(true, Ordering::Release);
+        }
+        for id in durable.suspected() {
+            match self.take_back_one(durable, &id).await {
+                Ok(true) => taken.push(id),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(job = %id, %error, "a job that may be this manager's could not be looked at");
+                    if error.code != ErrorCode::StoreCorrupt {
+                        durable.suspect(&id);
+                    }
+                }
             }
         }
+        taken
     }
 
-    async fn take_back_one(self: &Arc<Self>, durable: &Arc<Durable>, id: &Arc<str>) -> Result<(), Error> {
-        let Some(stored) = durable.store.repository().load(id).await? else { return Ok(()) };
+    /// Finds jobs that the store says are this manager's, by claiming its own anew.
+    async fn look_for_own(self: &Arc<Self>, durable: &Arc<Durable>) -> Result<(), Error> {
+        let owner = durable.owner();
+        let most = self.entries.read().len() + MOST_CLAIMS;
+        let kinds = Some(durable.kinds.clone());
+        let claim = Claim { owner: owner.clone(), kinds, most, dead: vec![owner], unowned: false, only: None };
+        let claimed = durable.store.repository().claim(&claim).await.inspect_err(|_| durable.doubtful.store(true, Ordering::Release))?;
+        for job in claimed {
+            if self.entry_of(&job.id).is_none() {
+                durable.suspect(&job.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the job was this manager's, and goes on.
+    async fn take_back_one(self: &Arc<Self>, durable: &Arc<Durable>, id: &Arc<str>) -> Result<bool, Error> {
+        if self.entry_of(id).is_some() {
+            return Ok(false);
+        }
+        let Some(stored) = durable.store.repository().load(id).await? else { return Ok(false) };
         let open = matches!(stored.state, JobState::Pending | JobState::Running);
         if stored.owner.as_ref() != Some(&durable.owner()) || !open {
-            return Ok(());
+            return Ok(false);
         }
-        if !durable.runs {
-            return self.release_stored(durable, &stored).await;
+        let job = read(&stored)?;
+        if !self.runs_job(&job) {
+            self.release_stored(durable, &stored).await?;
+            return Ok(false);
         }
-        let (owner, job) = (durable.owner(), id.clone());
-        let _ = tokio::task::spawn_blocking(move || kill_left_behind(&owner, &job)).await;
-        let claimed = Claimed { id: id.clone(), previous: Some(durable.owner()), released: false };
-        self.take_over(durable, &claimed, &[]).await
+        let (owner, name) = (durable.owner(), id.clone());
+        let _ = tokio::task::spawn_blocking(move || kill_left_behind(&owner, &name)).await;
+        // Whom it was taken from is in the record only, where a claim's answer was lost.
+        let previous = job.owner.filter(|_| job.state == JobState::Running).unwrap_or_else(|| durable.owner());
+        let owners = durable.store.repository().owners().await?;
+        let claimed = Claimed { id: id.clone(), previous: Some(previous), released: false };
+        self.take_over(durable, &claimed, &owners).await?;
+        Ok(true)
     }
 
     fn is_taking(&self, durable: &Durable) -> bool {
@@ -264,44 +307,91 @@ impl Manager {
         }
     }
 
-    fn tell_awaited(&self, durable: &Durable) {
+    /// Tells those who wait for jobs of others that something happened to them after the event `from`; `None`: any may be meant.
+    async fn tell_awaited(&self, durable: &Durable, from: Option<u64>, upto: u64) {
+        if durable.awaited.lock().is_empty() {
+            return;
+        }
+        let concerned = match from {
+            Some(from) => Self::changed_jobs(durable, from, upto).await,
+            None => None,
+        };
         for id in durable.awaited.lock().iter() {
-            self.notices.push(Notice::Changed { id: id.clone() });
+            if concerned.as_ref().is_none_or(|ids| ids.contains(id)) {
+                self.notices.push(Notice::Changed { id: id.clone() });
+            }
         }
     }
 
-    /// Answers what others ask of the jobs that are owned here.
-    async fn hear_requests(self: &Arc<Self>, durable: &Arc<Durable>) {
+    /// The jobs to whose life as a whole the events after `from` belong; `None`: they are too many, or can't be read.
+    async fn changed_jobs(durable: &Durable, mut from: u64, upto: u64) -> Option<HashSet<Arc<str>>> {
+        let mut ids = HashSet::new();
+        for _ in 0..MOST_PAGES {
+            if from >= upto {
+                return Some(ids);
+            }
+            let events = durable.store.repository().events(from + 1, EVENTS).await.ok()?;
+            from = events.last().map_or(upto, |event| event.sequence);
+            ids.extend(events.into_iter().filter(|event| event.body.starts_with("\"type\":\"job.")).map(|event| event.job));
+        }
+        None
+    }
+
+    /// Answers what others ask of the jobs that are owned here. False: not all of it.
+    async fn hear_requests(self: &Arc<Self>, durable: &Arc<Durable>) -> bool {
         let requests = match durable.store.repository().requests(&durable.owner()).await {
             Ok(requests) => requests,
             Err(error) => {
                 tracing::warn!(%error, "requests could not be read");
-                return;
+                return false;
             }
         };
+        let mut all = true;
         for (id, body) in requests {
-            let (Ok(ask), Some(entry)) = (serde_json::from_str::<Ask>(&body), self.entry_of(&id)) else { continue };
-            let running = entry.run.lock().is_some();
-            if running {
-                self.stop(&entry, Stopping::from(ask));
-            } else {
-                self.answer_waiting(durable, &entry, ask).await;
+            let Ok(ask) = serde_json::from_str::<Ask>(&body) else { continue };
+            match self.entry_of(&id) {
+                Some(entry) => self.answer_asked(durable, &entry, ask).await,
+                // Being taken over, perhaps.
+                None => all = false,
             }
+        }
+        all
+    }
+
+    /// A request about a job that runs here or waits in the queue.
+    async fn answer_asked(self: &Arc<Self>, durable: &Arc<Durable>, entry: &Arc<Entry>, ask: Ask) {
+        for _ in 0..ENDING_LOOKS {
+            if self.stop(entry, Stopping::from(ask.clone())) {
+                return;
+            }
+            if let Ask::Delete = ask {
+                if self.leave_queue(entry) {
+                    self.notices.push(Notice::Dropped { ticket: entry.ticket, kept: false });
+                    self.delete_owned(durable, &entry.cell).await;
+                    return;
+                }
+            } else if self.answer_waiting(entry, &ask) {
+                return;
+            }
+            // It was started meanwhile, or is just ending.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// A request about a job that waits in the queue.
-    async fn answer_waiting(self: &Arc<Self>, durable: &Arc<Durable>, entry: &Arc<Entry>, ask: Ask) {
-        if let Ask::Delete = ask {
-            self.forget(entry);
-            self.delete_owned(durable, &entry.cell).await;
-            return;
-        }
+    /// A request about a job that waits in the queue. False: it runs.
+    fn answer_waiting(&self, entry: &Arc<Entry>, ask: &Ask) -> bool {
         let mut slot = entry.cell.lock();
-        if slot.job().is_ok_and(|job| job.state == JobState::Pending) {
-            let _ = self.change_now(&entry.cell, &mut slot, ask, now_ms());
-            drop(slot);
-            self.forget(entry);
+        match slot.job().map(|job| job.state) {
+            _ if slot.is_gone() => true,
+            Ok(JobState::Running) => false,
+            Ok(JobState::Pending) => {
+                let _ = self.change_now(&entry.cell, &mut slot, ask.clone(), now_ms());
+                drop(slot);
+                self.forget(entry);
+                self.notices.push(Notice::Dropped { ticket: entry.ticket, kept: matches!(ask, Ask::Pause { .. }) });
+                true
+            }
+            _ => true,
         }
     }
 
@@ -312,13 +402,13 @@ impl Manager {
     }
 
     fn free_slots(&self) -> usize {
-        let state = self.state.lock();
-        (self.most_running as usize).saturating_sub(state.running as usize + state.queue.len())
+        // Those that run, wait, or are being taken: what is left of others in the queue does not count.
+        (self.most_running as usize).saturating_sub(self.entries.read().len())
     }
 
     /// Takes over jobs; gives their ids.
     pub(super) async fn claim_round(self: &Arc<Self>, durable: &Arc<Durable>, only: Option<Arc<str>>) -> Result<Vec<Arc<str>>, Error> {
-        let _claiming = durable.begin_claim();
+        let _under_way = durable.begin();
         let free = self.free_slots();
         // Who leaves has just given its jobs back.
         if only.is_none() && (free == 0 || self.is_closed()) {
@@ -341,12 +431,25 @@ impl Manager {
             only,
         };
         let most = claim.most;
-        let claimed = repository.claim(&claim).await?;
+        let claimed = match (repository.claim(&claim).await, &claim.only) {
+            (Ok(claimed), _) => claimed,
+            (Err(error), only) => {
+                // They may have been taken all the same.
+                match only {
+                    Some(id) => durable.suspect(id),
+                    None => durable.doubtful.store(true, Ordering::Release),
+                }
+                return Err(error);
+            }
+        };
         if !controls {
             for claimed in &claimed {
                 if let Err(error) = self.take_over(durable, claimed, &owners).await {
                     tracing::error!(job = %claimed.id, %error, "a job could not be taken over");
                     self.warn(&claimed.id, &format!("The job could not be taken over: {}", error.message), None);
+                    if error.code != ErrorCode::StoreCorrupt {
+                        durable.suspect(&claimed.id);
+                    }
                 }
             }
             if claimed.len() < most {
@@ -503,6 +606,7 @@ impl Manager {
     pub fn lack(&self, ticket: u32, what: &str) {
         let Some(entry) = self.entry(ticket) else { return };
         self.forget(&entry);
+        entry.cell.lock().queued = 0;
         let message = format!("The job was recovered, and waits: it needs `{what}`, which only resumeJob(id, options) can give");
         let mut slot = entry.cell.lock();
         if let Ok(job) = slot.job() {
@@ -521,13 +625,16 @@ impl Manager {
         let queue = (slot.queued >> 32) as u32;
         let waits = slot.queued != 0 && super::LIVE.lock().contains(&queue);
         let owned = slot.owner().is_some();
+        if waits || owned {
+            return false;
+        }
         let Ok(job) = slot.job() else { return false };
         let open = match job.state {
             JobState::Running => true,
-            JobState::Pending => !waits && job.waiting_for != Some(WaitingFor::Executor),
+            JobState::Pending => job.waiting_for != Some(WaitingFor::Executor),
             _ => false,
         };
-        open && !owned && self.runs_job(job)
+        open && self.runs_job(job)
     }
 
     /// Takes over a job of a repository that knows no owners, if nobody in this process works on it. Gives its ticket: tell
@@ -571,8 +678,7 @@ impl Manager {
             return Ok(Vec::new());
         }
         durable.until_enrolled().await?;
-        let mut all = durable.given_up.lock().clone();
-        self.take_back_given_up(&durable).await;
+        let mut all = self.take_back_given_up(&durable).await;
         loop {
             let ids = self.claim_round(&durable, None).await?;
             let more = ids.len() >= CLAIMS;

@@ -173,7 +173,7 @@ impl Manager {
                     Ok(Written::Again) => continue,
                     Err(error) => {
                         // It may be this manager's now, which does not know it.
-                        durable.given_up.lock().push(id.as_str().into());
+                        durable.suspect(&id.as_str().into());
                         return Err(error);
                     }
                 }
@@ -209,7 +209,11 @@ impl Manager {
             slot.job()?.state
         };
         if control == Control::Delete && state != JobState::Running {
-            self.forget(entry);
+            // Started meanwhile: looked at again.
+            if !self.leave_queue(entry) {
+                return Ok(None);
+            }
+            let _under_way = durable.begin();
             // Another's by now, it is asked for there.
             return Ok(self.delete_owned(durable, &entry.cell).await.then_some(Controlled::Done));
         }
@@ -376,8 +380,16 @@ impl Manager {
             job.waiting_for = Some(WaitingFor::Slot);
             let ownership = if runs { Ownership::Take(durable.owner()) } else { Ownership::Release };
             let expect = Expect::At { version: stored.version, holder };
-            if !matches!(self.write_job(&durable, &job, expect, ownership, events).await?, Written::Done) {
-                continue;
+            match self.write_job(&durable, &job, expect, ownership, events).await {
+                Ok(Written::Done) => {}
+                Ok(Written::Again) => continue,
+                Err(error) => {
+                    // It may be this manager's now, which does not know it.
+                    if runs {
+                        durable.suspect(&job.id);
+                    }
+                    return Err(error);
+                }
             }
             if !runs {
                 return Ok(None);
@@ -416,8 +428,8 @@ impl Manager {
         let Some(durable) = self.durable.clone() else { return Ok(()) };
         let until = Instant::now() + limit;
         let mut written = true;
-        // Claims first: what they took is given back by a write.
-        while durable.is_claiming()
+        // Claims and removals first: what they took is given back by a write.
+        while durable.is_under_way()
             || self.hands_back()
             || self.repository.changes.waiting() > 0
             || self.has_uncommitted()

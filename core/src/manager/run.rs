@@ -518,9 +518,10 @@ impl Manager {
                     // Gone only when the store says so.
                     (Some(durable), Some(manager)) => {
                         let (durable, cell) = (durable.clone(), entry.cell.clone());
-                        let store = durable.store.clone();
+                        let (store, under_way) = (durable.store.clone(), durable.begin());
                         store.spawn(async move {
                             manager.delete_owned(&durable, &cell).await;
+                            drop(under_way);
                         });
                     }
                     _ => self.repository.remove(&entry.cell, &mut slot, false),

@@ -164,6 +164,16 @@ impl EventLog {
         self.wake();
     }
 
+    /// Adds an event that the store does not have: it stands beside the latest one and takes no number of its own.
+    pub fn append_aside(&self, id: Arc<str>, event: JobEvent, at: f64) {
+        let mut inner = self.inner.lock();
+        let mut logged = Logged::of_id(id, event, at);
+        logged.sequence = inner.sequence;
+        inner.push(logged);
+        drop(inner);
+        self.wake();
+    }
+
     /// Adds an event; `job` is the job after it.
     pub fn append(&self, job: &Job, event: JobEvent, at: f64) {
         let watched = self.is_watched();

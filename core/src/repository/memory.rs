@@ -89,8 +89,8 @@ pub struct Kept {
     pub options: Option<Arc<Options>>,
     /// A hash of the extras that it has.
     pub extras: u64,
-    /// The version of a write of which is not known whether it was committed.
-    pub attempted: Option<u64>,
+    /// Versions of the writes since the last one whose answer came: any of them may have been committed.
+    pub attempted: Vec<u64>,
     /// The job is to be given back.
     pub release: bool,
     /// The job is taken for others to run.
@@ -114,7 +114,7 @@ impl Kept {
             spec: None,
             options: None,
             extras: 0,
-            attempted: None,
+            attempted: Vec::new(),
             release: false,
             foreign: false,
             refused: None,
@@ -125,7 +125,7 @@ impl Kept {
 
     /// Whether there is something that the store does not have.
     pub fn is_behind(&self) -> bool {
-        self.queued || self.attempted.is_some()
+        self.queued || !self.attempted.is_empty()
     }
 }
 
