@@ -72,6 +72,9 @@ struct Tables {
 struct Faults {
     fail_next: u32,
     lose_acknowledgements: u32,
+    fail_commits: u32,
+    lose_claims: u32,
+    fail_requests: u32,
     away: bool,
     full: bool,
     delay: Duration,
@@ -173,6 +176,21 @@ impl SimulatedDisk {
     /// The next groups are committed, and their writers get STORE_UNAVAILABLE.
     pub fn lose_acknowledgements(&self, commits: u32) {
         self.world.lock().faults.lose_acknowledgements = commits;
+    }
+
+    /// The next groups after those whose acknowledgement is lost are not committed: STORE_UNAVAILABLE.
+    pub fn fail_commits(&self, commits: u32) {
+        self.world.lock().faults.fail_commits = commits;
+    }
+
+    /// The next claims that take anything happen, and who claims gets STORE_UNAVAILABLE.
+    pub fn lose_claims(&self, claims: u32) {
+        self.world.lock().faults.lose_claims = claims;
+    }
+
+    /// The next readings of open requests, where there are any, fail with STORE_UNAVAILABLE.
+    pub fn fail_requests(&self, readings: u32) {
+        self.world.lock().faults.fail_requests = readings;
     }
 
     /// Every call fails with STORE_UNAVAILABLE, until it is back.
@@ -431,6 +449,10 @@ impl DurableRepository for SimulatedRepository {
     async fn commit(&self, group: &[Write]) -> Result<Vec<Outcome>, Error> {
         self.call(Access::Write, |world| {
             let skip = world.faults.skip_version_check;
+            if world.faults.lose_acknowledgements == 0 && world.faults.fail_commits > 0 {
+                world.faults.fail_commits -= 1;
+                return Err(unavailable("The simulated store was told to fail commits"));
+            }
             let outcomes = group.iter().map(|write| world.tables.write(write, skip)).collect();
             if world.faults.lose_acknowledgements > 0 {
                 world.faults.lose_acknowledgements -= 1;
@@ -530,6 +552,10 @@ impl DurableRepository for SimulatedRepository {
                     claimed.push(Claimed { id, previous, released: std::mem::take(&mut row.released) });
                 }
             }
+            if !claimed.is_empty() && world.faults.lose_claims > 0 {
+                world.faults.lose_claims -= 1;
+                return Err(unavailable("The simulated store lost the answer to a claim"));
+            }
             Ok(claimed)
         })
         .await
@@ -551,6 +577,10 @@ impl DurableRepository for SimulatedRepository {
             let owned = world.tables.jobs.iter().filter(|(_, row)| row.owner.as_deref() == Some(owner));
             let open: BTreeMap<u64, (Arc<str>, String)> =
                 owned.flat_map(|(id, row)| row.requests.iter().map(|(number, body)| (*number, (id.clone(), body.to_string())))).collect();
+            if !open.is_empty() && world.faults.fail_requests > 0 {
+                world.faults.fail_requests -= 1;
+                return Err(unavailable("The simulated store did not read requests"));
+            }
             Ok(open.into_values().collect())
         })
         .await

@@ -6,6 +6,7 @@
 
 mod disk;
 mod history;
+mod managers;
 mod world;
 
 use std::collections::BTreeSet;
