@@ -246,9 +246,20 @@ async fn what_is_submitted_while_the_manager_closes_is_the_next_ones() {
     let disk = SimulatedDisk::new();
     let worker = Worker::start(&disk, true, Chunks::End);
     disk.set_delay(Duration::from_millis(30));
-    let (submitted, ()) = tokio::join!(within(worker.submit("a", 1)), async { worker.manager.close() });
-    submitted.expect("taken");
-    within(worker.manager.clone().retire(FOREVER)).await.expect("written");
+    // The second waits until the first is written.
+    let first = async { within(worker.submit("first", 1)).await };
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        within(worker.submit("a", 1)).await
+    };
+    let close = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        worker.manager.close();
+        worker.manager.clone().retire(FOREVER).await
+    };
+    let (first, second, closed) = tokio::join!(first, second, within(close));
+    first.and(second).expect("taken");
+    closed.expect("written");
     disk.set_delay(Duration::ZERO);
     assert!(stored(&disk, "a", JobState::Pending).await.released);
     let _next = Worker::start(&disk, true, Chunks::End);
