@@ -28,19 +28,18 @@ interface Place {
   whole: string;
 }
 
-/** Splits a POSIX-quoted command line. */
-export function splitCommand(command: string): string[] {
-  // Without quotes, backslashes and other white space, spaces are all there is to it.
-  if (ODD.test(command)) return native(() => binding.splitCommand(command));
-  const words: string[] = [];
+/** Splits at spaces, into an array that may hold the words of another command. */
+function splitAtSpaces(words: string[], command: string): string[] {
+  let count = 0;
   let start = 0;
   for (;;) {
     const end = command.indexOf(' ', start);
     if (end < 0) break;
-    if (end > start) words.push(command.slice(start, end));
+    if (end > start) words[count++] = command.slice(start, end);
     start = end + 1;
   }
-  if (start < command.length) words.push(command.slice(start));
+  if (start < command.length) words[count++] = command.slice(start);
+  if (words.length > count) words.length = count;
   return words;
 }
 
@@ -88,23 +87,27 @@ function put(parts: (string | Place)[], values: Values): string {
   return text;
 }
 
-/** The commands of a run's chunks. */
+/** The commands of a run's chunks. Arrays are used again: what one chunk leaves behind is what collecting it costs all. */
 export class Templates {
+  /** Program of the chunk that was rendered last; undefined: it has none. */
+  program: string | undefined;
   /** The latest words with placeholders, by their places: mostly the next chunk has the same there. */
   readonly #known: ({ word: string; parts: (string | Place)[] } | undefined)[] = [];
   #command: string | undefined;
   #words: string[] = [];
 
-  /** Program and arguments of a chunk, with values put in. */
+  /** Arguments of a chunk, with values put in; its program is then `program`. */
   render(chunk: RenderJobChunk, values: Values): string[] {
     const { argv } = chunk;
     const words = argv ?? this.#split(chunk.command);
-    const rendered: string[] = [];
-    for (let n = 0; n < words.length; n += 1) {
-      const word = words[n] as string;
-      rendered.push(word.includes('{') ? put(this.#parts(word, n), values) : word);
+    const first = words[0];
+    this.program = first?.includes('{') ? put(this.#parts(first, 0), values) : first;
+    const args = words.slice(1);
+    for (let n = 0; n < args.length; n += 1) {
+      const word = args[n] as string;
+      if (word.includes('{')) args[n] = put(this.#parts(word, n + 1), values);
     }
-    return rendered;
+    return args;
   }
 
   #parts(word: string, place: number): (string | Place)[] {
@@ -116,18 +119,28 @@ export class Templates {
   /** The words of a command line; that of a planned job is split once. */
   #split(command: string): string[] {
     if (command !== this.#command) {
-      this.#words = splitCommand(command);
+      // Without quotes, backslashes and other white space, spaces are all there is to it.
+      this.#words = ODD.test(command) ? native(() => binding.splitCommand(command)) : splitAtSpaces(this.#words, command);
       this.#command = command;
     }
     return this.#words;
   }
 }
 
-/** The values of a chunk's placeholders. */
+const latest: (string | undefined)[] = NAMES.map(() => undefined);
+
+/** The values of a chunk's placeholders, until the next call. */
 export function valuesOf(chunk: RenderJobChunk, jobId: string, attempt: number): Values {
   const { id, startFrame, frameCount, frameStep = 1, outputFile } = chunk as Partial<RenderJobChunk>;
-  const end = startFrame === undefined || frameCount === undefined ? undefined : `${startFrame + (frameCount - 1) * frameStep}`;
-  return [text(id), text(startFrame), end, text(frameCount), `${frameStep}`, outputFile, jobId, `${attempt}`];
+  latest[0] = text(id);
+  latest[1] = text(startFrame);
+  latest[2] = startFrame === undefined || frameCount === undefined ? undefined : `${startFrame + (frameCount - 1) * frameStep}`;
+  latest[3] = text(frameCount);
+  latest[4] = `${frameStep}`;
+  latest[5] = outputFile;
+  latest[6] = jobId;
+  latest[7] = `${attempt}`;
+  return latest;
 }
 
 function text(number: number | undefined): string | undefined {

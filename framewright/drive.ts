@@ -98,10 +98,9 @@ function byAdapter(adapter: WorkerAdapter, options: JobExecutionOptions): ChunkF
   const templates = new Templates();
   return (chunk, run, attempt, signal, index) => {
     const values = valuesOf(chunk, run.id, attempt);
-    const words = templates.render(chunk, values);
-    const command = words[0];
+    const args = templates.render(chunk, values);
+    const command = templates.program;
     if (command === undefined) throw new TypeError('the chunk has no command');
-    const args = words.slice(1);
     const environment = environmentOf(values, env, run.host.owner?.());
     const about = aboutOf(chunk, run, attempt, meta);
     // Made when there is something to hear.
