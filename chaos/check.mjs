@@ -244,7 +244,7 @@ const RULES = {
         const end = stops.find((record) => record.pid === pid && record.at > stop.at && record.fault === 'continue');
         if (!end || end.at + judge.leaseMs > at) continue;
       }
-      const noticed = (lost.get(`${owner} ${jobId}`) ?? []).some((when) => when <= at - judge.leaseMs * 0.05 && when > at - 120_000);
+      const noticed = (lost.get(`${owner} ${jobId}`) ?? []).some((when) => when <= at && when > at - 120_000);
       if (!noticed) judge.find(this.rule, `${jobId} was taken from process ${pid}, which worked on it`, { event, noticed: lost.get(`${owner} ${jobId}`) });
     }
   },

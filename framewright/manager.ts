@@ -894,12 +894,15 @@ export class JobManager {
     this.#engine.work(true);
     try {
       while (!ended.aborted && !this.#isClosing()) {
+        const begun = clock();
         if (!this.#durable) {
           await this.#recoverHere().catch((error: unknown) => {
             this.#log('warn', `Jobs could not be looked for: ${messageOf(error)}`, {});
           });
         }
-        await sleep(this.#durable ? LONGEST_DELAY : this.#outside ? POLL_MS : WORK_MS, ended);
+        // Looking through very many waiting jobs takes its time, of which others get most.
+        const rest = this.#outside ? POLL_MS : Math.max(WORK_MS, 10 * (clock() - begun));
+        await sleep(this.#durable ? LONGEST_DELAY : rest, ended);
       }
     } finally {
       this.#working -= 1;

@@ -48,6 +48,11 @@ impl Durable {
         self.renewed.lock().elapsed()
     }
 
+    /// Whether the lease is fresh enough to take on more.
+    fn is_safe(&self) -> bool {
+        self.silence() < self.patience() / 2
+    }
+
     async fn enroll(&self) -> Result<(), Error> {
         let place = serde_json::to_string(&self.here).unwrap_or_default();
         let asked = Instant::now();
@@ -58,8 +63,16 @@ impl Durable {
         Ok(())
     }
 
-    /// What it owned under earlier names is free.
-    async fn retire_former(&self) {
+    /// What it owned under earlier names is free, once nothing of it runs here any more. What can't be stopped in time is left
+    /// to the end of its lease.
+    async fn retire_former(&self, manager: &Weak<Manager>) {
+        let until = Instant::now() + self.lease;
+        while manager.upgrade().is_some_and(|manager| manager.leaves_behind()) {
+            if Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         for owner in self.former() {
             if let Err(error) = self.store.repository().retire(&owner).await {
                 tracing::warn!(%error, "an earlier name could not be given back; its lease ends by itself");
@@ -82,10 +95,13 @@ impl Manager {
         }
         let every = (durable.lease / 4).max(Duration::from_millis(5));
         let mut adrift = false;
+        let mut failed = false;
         while weak.strong_count() > 0 && !durable.is_closed() {
-            // Not slept over: the moment from which nothing may be done any more.
+            // Not slept over: the moment from which nothing may be done any more. After an answer that came late there is no
+            // time to lose before the next one is asked for.
             let rest = Some(durable.patience().saturating_sub(durable.silence())).filter(|rest| !rest.is_zero()).unwrap_or(every);
-            tokio::time::sleep(every.min(Duration::from_millis(500)).min(rest)).await;
+            let due = if failed || adrift { every } else { every.saturating_sub(durable.silence()) };
+            tokio::time::sleep(due.min(Duration::from_millis(500)).min(rest)).await;
             // Stopped, or asleep with the machine: whatever was ours may be another's by now.
             if !adrift && durable.silence() >= durable.patience() {
                 adrift = Self::let_go(&weak, &durable);
@@ -95,8 +111,8 @@ impl Manager {
                     Ok(Ok(())) => {
                         adrift = false;
                         // Beside the renewals: a store that is away again must not keep the loop from noticing it.
-                        let former = durable.clone();
-                        durable.store.spawn(async move { former.retire_former().await });
+                        let (former, manager) = (durable.clone(), weak.clone());
+                        durable.store.spawn(async move { former.retire_former(&manager).await });
                     }
                     Ok(Err(error)) => tracing::warn!(%error, "the lease can't be taken again"),
                     Err(_) => tracing::warn!("the store did not answer in time"),
@@ -106,6 +122,7 @@ impl Manager {
             if durable.silence() < every.mul_f64(0.9) {
                 continue;
             }
+            failed = false;
             let asked = Instant::now();
             let left = Some(durable.patience().saturating_sub(durable.silence())).filter(|left| !left.is_zero()).unwrap_or(every);
             let owner = durable.owner();
@@ -115,7 +132,10 @@ impl Manager {
                 Ok(Ok(true)) => *durable.renewed.lock() = asked,
                 // Somebody took this owner for dead.
                 Ok(Ok(false)) => adrift = Self::let_go(&weak, &durable),
-                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed"),
+                Ok(Err(error)) => {
+                    failed = true;
+                    tracing::warn!(%error, "the lease could not be renewed");
+                }
                 Err(_) => tracing::warn!("the store did not answer in time to renew the lease"),
             }
             // That has used up the patience: what runs has the margin to end in, not less.
@@ -191,7 +211,7 @@ impl Manager {
             if elapsed {
                 claimed_at = Some(Instant::now());
                 due = false;
-                if durable.silence() < durable.patience() {
+                if durable.is_safe() {
                     manager.take_back_given_up(&durable).await;
                 }
                 if manager.is_taking(&durable) {
@@ -281,7 +301,13 @@ impl Manager {
     }
 
     fn is_taking(&self, durable: &Durable) -> bool {
-        durable.runs && !durable.is_closed() && (durable.recover || durable.working.load(Ordering::Acquire)) && durable.silence() < durable.patience()
+        durable.runs && !durable.is_closed() && (durable.recover || durable.working.load(Ordering::Acquire)) && durable.is_safe()
+    }
+
+    /// Whether runs of jobs that are lost have not ended yet.
+    fn leaves_behind(&self) -> bool {
+        let running: Vec<_> = self.entries.read().values().filter(|entry| entry.run.lock().is_some()).cloned().collect();
+        running.iter().any(|entry| entry.cell.lock().is_gone())
     }
 
     async fn fetch_events(&self, durable: &Durable, upto: u64) {
