@@ -2,8 +2,8 @@
 import { aborted, errorOf } from './errors.js';
 import { InMemoryJobRepository } from './memory-repository.js';
 import { JobManager } from './manager.js';
-import { RUN, lastRunOf, watchRuns, type JobRun } from './run.js';
-import type { Executor, JobExecutionOptions, JobSpec } from './types.js';
+import { RUN, jobOf, lastRunOf, watchRuns, type JobRun } from './run.js';
+import type { Executor, JobExecutionOptions, JobSpec, SubmitOptions } from './types.js';
 import { setWork, type Work } from './work.js';
 
 /** Runs one job without keeping it: what `JobExecutor.execute` is. */
@@ -18,9 +18,11 @@ export async function runAlone(
   if (work) setWork(inner, { ...work, execute });
   const manager = new JobManager(new InMemoryJobRepository(), inner);
   watchRuns(manager);
-  const { id: _, ...own } = { ...options } as JobExecutionOptions & { [RUN]?: JobRun | undefined; id?: string };
+  // A wrapper of the user's runs the job of the manager that called it, whose id its chunks are told.
+  const { id: _, type: __, ...own } = { ...options } as SubmitOptions & { [RUN]?: JobRun | undefined };
   own[RUN] = undefined;
-  const id = await manager.submitJob(spec, own);
+  const named = jobOf(options.signal);
+  const id = await manager.submitJob(spec, named === undefined ? own : { ...own, id: named });
   const status = await manager.waitForJob(id);
   if (status.state === 'completed') return;
   if (status.state === 'cancelled') throw aborted('The job was aborted', options.signal);

@@ -21,7 +21,7 @@ function byFunction(render: RenderFunction): ChunkFunction {
       jobId: run.id,
       attempt,
       reportProgress: (fraction) => {
-        run.sign(chunk);
+        run.sign(chunk, attempt);
         if (!run.over && typeof fraction === 'number' && fraction >= 0) run.host.engine.chunkProgress(run.ticket, index, Math.min(fraction, 1));
       },
     });
@@ -37,13 +37,13 @@ class Listener {
     readonly run: JobRun,
     readonly index: number,
     readonly chunk: RenderJobChunk,
+    readonly attempt: number,
     readonly options: JobExecutionOptions,
   ) {}
 
   heard(data: string): void {
     const { run, chunk } = this;
-    run.sign(chunk);
-    if (run.over) return;
+    run.sign(chunk, this.attempt);
     this.#progress ??= new binding.OutputProgress(this.options.progressPattern, chunk.startFrame, chunk.frameCount, chunk.frameStep);
     const fraction = this.#progress.feed(data);
     if (fraction >= 0) run.host.engine.chunkProgress(run.ticket, this.index, fraction);
@@ -105,13 +105,18 @@ function byAdapter(adapter: WorkerAdapter, options: JobExecutionOptions): ChunkF
     const about = aboutOf(chunk, run, attempt, meta);
     // Made when there is something to hear.
     let listener: Listener | undefined;
-    const onStdout = (data: string): void => {
-      (listener ??= new Listener(run, index, chunk, options)).heard(data);
-      if (options.onChunkStdout) run.call('onChunkStdout', options.onChunkStdout, chunk.id, data);
+    // Adapters written in JavaScript may hand over what their stream gives.
+    const onStdout = (data: unknown): void => {
+      if (run.over) return;
+      const said = String(data);
+      (listener ??= new Listener(run, index, chunk, attempt, options)).heard(said);
+      if (options.onChunkStdout) run.call('onChunkStdout', options.onChunkStdout, chunk.id, said);
     };
-    const onStderr = (data: string): void => {
-      (listener ??= new Listener(run, index, chunk, options)).heard(data);
-      if (options.onChunkStderr) run.call('onChunkStderr', options.onChunkStderr, chunk.id, data);
+    const onStderr = (data: unknown): void => {
+      if (run.over) return;
+      const said = String(data);
+      (listener ??= new Listener(run, index, chunk, attempt, options)).heard(said);
+      if (options.onChunkStderr) run.call('onChunkStderr', options.onChunkStderr, chunk.id, said);
     };
     const job: WorkerJob =
       run.lone && !signal

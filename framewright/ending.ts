@@ -2,6 +2,7 @@
 import type { Engine } from './binding.js';
 import { FramewrightError, aborted } from './errors.js';
 import type { Saver } from './saver.js';
+import { onAbort } from './signals.js';
 import { LONGEST_DELAY, clearTimeout, setTimeout, sleep } from './timers.js';
 import type { JobStatus } from './types.js';
 import type { Watchers } from './watchers.js';
@@ -29,6 +30,8 @@ export interface EndingHost {
   /** Aborted when the manager closes. */
   readonly closing: AbortSignal;
   get(id: string): Promise<JobStatus | undefined>;
+  /** Whether the job runs or waits here, or is being saved. */
+  isActive(id: string): boolean;
   /** Hands on what the engine has to tell. */
   drain(): void;
 }
@@ -45,7 +48,7 @@ function notEnded(id: string): FramewrightError {
 export async function untilEnded(host: EndingHost, id: string, timeoutMs: number | undefined, signal: AbortSignal | undefined): Promise<JobStatus> {
   const { engine, closing } = host;
   let timer: NodeJS.Timeout | undefined;
-  let abort: (() => void) | undefined;
+  let unfollow: (() => void) | undefined;
   let closed: (() => void) | undefined;
   const over = new AbortController();
   try {
@@ -53,8 +56,7 @@ export async function untilEnded(host: EndingHost, id: string, timeoutMs: number
       if (timeoutMs !== undefined && timeoutMs <= LONGEST_DELAY) {
         timer = setTimeout(() => reject(new FramewrightError('TIMEOUT', `Job "${id}" did not end within ${timeoutMs} ms`)), timeoutMs);
       }
-      abort = () => reject(aborted(`Waiting for job "${id}" was aborted`, signal));
-      signal?.addEventListener('abort', abort, { once: true });
+      if (signal) unfollow = onAbort(signal, () => reject(aborted(`Waiting for job "${id}" was aborted`, signal)));
       closed = () => {
         // Ended, or left to the store: its status is being read, and says how it stands.
         const state = engine.state(id);
@@ -70,7 +72,7 @@ export async function untilEnded(host: EndingHost, id: string, timeoutMs: number
   } finally {
     over.abort();
     clearTimeout(timer);
-    if (abort) signal?.removeEventListener('abort', abort);
+    unfollow?.();
     if (closed) closing.removeEventListener('abort', closed);
   }
 }
@@ -150,7 +152,7 @@ async function endOf(host: EndingHost, id: string, over: AbortSignal): Promise<J
       continue;
     }
     if (host.closing.aborted) throw notEnded(id);
-    if (engine.state(id) === null) {
+    if (engine.state(id) === null || (host.isOutside && !host.isActive(id))) {
       // Somebody else's job in a store that tells nothing: looked at again and again.
       await sleep(POLL_MS, over);
     } else {

@@ -79,11 +79,11 @@ function property(thrown: unknown, name: string): unknown {
 /** The message of anything that can be thrown. */
 export function messageOf(thrown: unknown): string {
   const message = property(thrown, 'message');
-  if (typeof message === 'string' && message !== '') return message;
+  if (typeof message === 'string' && message !== '') return message.toWellFormed();
   const name = property(thrown, 'name');
-  if (typeof message === 'string' && typeof name === 'string') return name;
+  if (typeof message === 'string' && typeof name === 'string') return name.toWellFormed();
   try {
-    return String(thrown);
+    return String(thrown).toWellFormed();
   } catch {
     return 'an object that has no text';
   }
@@ -103,6 +103,22 @@ export function isFatal(thrown: unknown): boolean {
 export function infoOf(thrown: unknown, fallback: ErrorCode): JobErrorInfo {
   const code = thrown instanceof FramewrightError && thrown.code !== 'ABORTED' ? thrown.code : fallback;
   return { code, message: messageOf(thrown) };
+}
+
+/** The same with what an error of the user's says beside it, as far as it is what the names mean. */
+export function detailedInfoOf(thrown: unknown, fallback: ErrorCode): JobErrorInfo {
+  const info = infoOf(thrown, fallback);
+  const details = thrown instanceof FramewrightError ? property(thrown, 'details') : undefined;
+  for (const name of ['chunkId', 'attempt', 'exitCode'] as const) {
+    const value = property(details, name);
+    const most = name === 'chunkId' ? Number.MAX_SAFE_INTEGER : 0x7fff_ffff;
+    if (typeof value === 'number' && Number.isInteger(value) && Math.abs(value) <= most && (value >= 0 || name === 'exitCode')) info[name] = value;
+  }
+  for (const name of ['signal', 'stderrTail'] as const) {
+    const value = property(details, name);
+    if (typeof value === 'string') info[name] = value.toWellFormed();
+  }
+  return info;
 }
 
 /** The rejection for a kept failure. */

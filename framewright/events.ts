@@ -2,6 +2,7 @@
 import type { DurableStore, Engine, EventPage } from './binding.js';
 import { checkSignal, isTexts } from './arguments.js';
 import { invalid, native, settled } from './errors.js';
+import { onAbort } from './signals.js';
 import type { KeepAlive } from './timers.js';
 import type { EventFilter, JobEvent, JobEventType } from './types.js';
 
@@ -44,7 +45,8 @@ export class EventPump {
   add(type: string, listener: unknown, once: boolean): void {
     if (typeof listener !== 'function') throw invalid('listener', 'must be a function');
     if (typeof type !== 'string') throw invalid('type', 'must be the type of an event');
-    if (this.#count === 0) this.#place = this.engine.eventsEnd();
+    // Not while events are being told: one that is added again by what it heard goes on from there.
+    if (this.#count === 0 && !this.#pumping) this.#place = this.engine.eventsEnd();
     this.#count += 1;
     const known = this.#listeners.get(type) ?? [];
     this.#listeners.set(type, [...known, { listener: listener as Listener, once }]);
@@ -52,13 +54,17 @@ export class EventPump {
   }
 
   remove(type: string, listener: unknown): void {
+    const registered = this.#listeners.get(type)?.find((known) => known.listener === listener);
+    if (registered) this.#remove(type, registered);
+  }
+
+  #remove(type: string, registered: Registered): void {
     const known = this.#listeners.get(type);
-    const at = known?.findIndex((registered) => registered.listener === listener) ?? -1;
-    if (!known || at < 0) return;
+    if (!known?.includes(registered)) return;
     this.#count -= 1;
     this.#listeners.set(
       type,
-      known.filter((_, n) => n !== at),
+      known.filter((other) => other !== registered),
     );
     this.#watch();
   }
@@ -107,8 +113,9 @@ export class EventPump {
   #tell(type: string, event: JobEvent): void {
     const known = this.#listeners.get(type);
     if (!known) return;
-    for (const { listener, once } of known) {
-      if (once) this.remove(type, listener);
+    for (const registered of known) {
+      const { listener, once } = registered;
+      if (once) this.#remove(type, registered);
       try {
         const result = listener(event);
         if (typeof result === 'object' && result !== null && typeof (result as PromiseLike<unknown>).then === 'function') {
@@ -148,6 +155,7 @@ export class EventPump {
     let buffer: JobEvent[] = [];
     let at = 0;
     let ended = false;
+    let unfollow: (() => void) | undefined;
     let wake: (() => void) | undefined;
     const woken = (): void => {
       wake?.();
@@ -158,14 +166,14 @@ export class EventPump {
       buffer = [];
       at = 0;
       this.#readers.delete(woken);
-      signal?.removeEventListener('abort', end);
+      unfollow?.();
       this.#watch();
       wake?.();
     };
     this.#readers.add(woken);
     this.#watch();
     if (signal?.aborted) end();
-    else signal?.addEventListener('abort', end, { once: true });
+    else if (signal) unfollow = onAbort(signal, end);
 
     const next = async (): Promise<IteratorResult<JobEvent, undefined>> => {
       for (;;) {

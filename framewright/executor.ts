@@ -40,6 +40,9 @@ export class JobExecutor implements Executor {
       const own = options.signal === run.given.signal ? undefined : options.signal;
       await drive(workOf(this), run, run.direct(options));
       if (own?.aborted) throw aborted('The run was aborted', own);
+      // Whoever overrides this and calls it must not take a job that failed for one that is done.
+      const rejection = run.rejection();
+      if (rejection) throw rejection;
       return;
     }
     await runAlone(workOf(this), spec as JobSpec, options);

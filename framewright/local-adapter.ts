@@ -3,6 +3,7 @@ import { amount, checkObject, checkSignal, integer, isObject, isText, isTexts, s
 import { FramewrightError, aborted, invalid, native, typed } from './errors.js';
 import { toJson } from './memory-repository.js';
 import binding from './native.js';
+import { onAbort } from './signals.js';
 import type { WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
 
 export interface LocalWorkerAdapterOptions {
@@ -88,7 +89,7 @@ export class LocalWorkerAdapter implements WorkerAdapter {
     const stop = (): void => {
       run.stop();
     };
-    signal?.addEventListener('abort', stop, { once: true });
+    const unfollow = signal && onAbort(signal, stop);
     const { onStdout, onStderr } = job;
     const tell =
       onStdout || onStderr
@@ -107,7 +108,7 @@ export class LocalWorkerAdapter implements WorkerAdapter {
       if (known instanceof FramewrightError && known.code === 'ABORTED') throw aborted('The process was stopped', signal);
       throw known;
     } finally {
-      signal?.removeEventListener('abort', stop);
+      unfollow?.();
     }
   }
 }

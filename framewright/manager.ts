@@ -7,11 +7,11 @@ import { cleanUp, isStorage, upload } from './artifacts.js';
 import { drive } from './drive.js';
 import { durableOf, listStored, onDamage, overridden, statusOf } from './durable-repository.js';
 import { POLL_MS, untilEnded, type EndingHost } from './ending.js';
-import { FramewrightError, aborted, infoOf, invalid, isAbort, messageOf, native, settled } from './errors.js';
+import { FramewrightError, aborted, detailedInfoOf, infoOf, invalid, isAbort, messageOf, native, settled } from './errors.js';
 import { EventPump } from './events.js';
 import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
 import binding from './native.js';
-import { checkOptions, defined, publicFields, writtenOptions } from './options.js';
+import { checkOptions, copied, defined, publicFields, writtenOptions } from './options.js';
 import { processSettings } from './local-adapter.js';
 import { Patience } from './patience.js';
 import { filtered, noCursor, readChunkQuery, readChunks, readQuery } from './queries.js';
@@ -19,7 +19,7 @@ import { Reports } from './reports.js';
 import { Roster } from './roster.js';
 import { JobRun, noteRun, type RunHost } from './run.js';
 import { Saver } from './saver.js';
-import { Followed } from './signals.js';
+import { Followed, onAbort } from './signals.js';
 import { specFor, take, type Copies } from './spec.js';
 import { readStatus } from './status.js';
 import { ConcatStitcher, FfmpegStitcher } from './stitchers.js';
@@ -190,6 +190,7 @@ export class JobManager {
       saves: () => this.#saves,
       closing: this.#closing.signal,
       get: (id) => this.getJob(id),
+      isActive: (id) => this.#isActive(id) || this.#saver.isBusy(id),
       drain: () => this.#drain(),
     };
     this.#host = {
@@ -203,6 +204,10 @@ export class JobManager {
       },
       ended: (run, state) => this.#ended(run, state),
       saves: () => this.#saves,
+      failure: (id) => {
+        const status = this.#engine.status(id);
+        return status === null ? undefined : (JSON.parse(status) as JobStatus).failure;
+      },
       hear: () => this.#drain(),
       behind: (wake) => this.#behind.add(wake),
       tell: () => {
@@ -275,7 +280,7 @@ export class JobManager {
       this.#engine.release(id);
     }
     const written = options === NO_OPTIONS ? '' : writtenOptions(options);
-    const execution = options === NO_OPTIONS ? NO_OPTIONS : withoutId(options);
+    const execution = options === NO_OPTIONS ? NO_OPTIONS : ofRun(options);
     const runs = this.#runsType(options.type);
     const keepFew = runs && !hold && this.#waiting.size < MOST_COPIED && this.#direct !== undefined;
     const given = take(this.#engine, this.#number, this.#executor, id, spec, written, publicFields(options), hold, keepFew, (taken, copies) => {
@@ -293,7 +298,10 @@ export class JobManager {
       }
       this.#engine.admit(ticket);
     }
-    if (!runs) this.#waiting.delete(ticket);
+    if (!runs) {
+      this.#waiting.delete(ticket);
+      this.#rest(id);
+    }
     if (options.signal) this.#signals.follow(id, options.signal);
     this.#schedule();
     if (this.#events.active) this.#drain();
@@ -394,12 +402,11 @@ export class JobManager {
       run.finish(this.#engine.resolved(run.ticket, run.number, jsonOf(value)));
     } catch (error) {
       if (run.over) {
-        if (!isAbort(error)) this.#warn(run.id, 'A late report was refused: the executor rejected after its run', error);
+        if (!isAbort(error) && !run.isRejection(error)) this.#warn(run.id, 'A late report was refused: the executor rejected after its run', error);
         return;
       }
       run.cause = error;
-      const info = infoOf(error, 'CHUNK_FAILED');
-      if (error instanceof FramewrightError && error.details) Object.assign(info, error.details);
+      const info = detailedInfoOf(error, 'CHUNK_FAILED');
       run.finish(this.#engine.rejected(run.ticket, run.number, isAbort(error), JSON.stringify(info)));
     }
   }
@@ -473,9 +480,21 @@ export class JobManager {
 
   // ── News from the engine ──
 
+  #news: Notice[] = [];
+  #hearing = false;
+
   #drain(): void {
     const json = binding.takeNotices(this.#number);
-    if (json !== null) for (const notice of JSON.parse(json) as Notice[]) this.#hear(notice);
+    if (json !== null) this.#news = this.#news.concat(JSON.parse(json) as Notice[]);
+    // What is heard may lead back here: each in its turn.
+    if (!this.#hearing && this.#news.length > 0) {
+      this.#hearing = true;
+      try {
+        for (let notice = this.#news.shift(); notice; notice = this.#news.shift()) this.#hear(notice);
+      } finally {
+        this.#hearing = false;
+      }
+    }
     this.#events.pump();
     if (this.#behind.size > 0) this.#goOn();
   }
@@ -653,7 +672,11 @@ export class JobManager {
     const wanted = readChunkQuery(options);
     await this.#bring(id);
     const stored = this.#durable && (await settled(this.#engine.fetchJob(id)));
-    return readChunks(wanted, (...page) => (stored ? stored.chunks(...page) : native(() => this.#engine.chunks(id, ...page))));
+    try {
+      return await readChunks(wanted, (...page) => (stored ? stored.chunks(...page) : native(() => this.#engine.chunks(id, ...page))));
+    } finally {
+      this.#rest(id);
+    }
   }
 
   /**
@@ -670,7 +693,10 @@ export class JobManager {
     if (signal?.aborted) throw aborted(`Waiting for job "${id}" was aborted`, signal);
     this.#alive.enter();
     try {
-      return await untilEnded(this.#endings, id, timeoutMs, signal);
+      const status = await untilEnded(this.#endings, id, timeoutMs, signal);
+      // It may have ended elsewhere.
+      this.#signals.leave(id);
+      return status;
     } finally {
       this.#alive.leave();
     }
@@ -711,10 +737,14 @@ export class JobManager {
         throw new FramewrightError('LEASE_LOST', `This manager no longer owns job "${id}"`);
       }
     }
-    if (code >= 2) return;
+    if (code >= 2) {
+      this.#rest(id);
+      return;
+    }
     if (this.#waiting.of(id) && this.#engine.state(id) !== 'pending') this.#waiting.deleteOf(id);
     if (this.#saves && this.#engine.state(id) !== null) await this.#saver.flush(id);
     this.#drain();
+    this.#rest(id);
   }
 
   /** Cancels a job. Resolves once nothing of it runs any more. */
@@ -775,7 +805,7 @@ export class JobManager {
       this.#drain();
       return;
     }
-    this.#waiting.set(ticket, { id, options: { ...this.#writtenDown(id), ...live(this.#kept.get(id)), ...defined(changes) } });
+    this.#waiting.set(ticket, { id, options: { ...this.#writtenDown(id), ...live(this.#kept.get(id)), ...copied(defined(changes)) } });
     if (durable) this.#engine.queueUp(ticket);
     if (changes.signal) this.#signals.follow(id, changes.signal);
     this.#start();
@@ -856,10 +886,12 @@ export class JobManager {
     if (!this.#executor) return [];
     let ids: string[];
     if (this.#outside) {
-      const jobs = await this.#patience.with(this.#repository.list()).catch((error: unknown) => {
+      try {
+        const jobs = await this.#patience.with(this.#repository.list());
+        ids = jobs.filter((job) => isInterrupted(complete(job)) && !this.#isActive(job.id) && !this.#saver.isBusy(job.id)).map((job) => job.id);
+      } catch (error) {
         throw unavailable(error);
-      });
-      ids = jobs.filter((job) => isInterrupted(complete(job)) && !this.#isActive(job.id) && !this.#saver.isBusy(job.id)).map((job) => job.id);
+      }
     } else {
       ids = this.#engine.interrupted();
     }
@@ -889,6 +921,7 @@ export class JobManager {
     if (!this.#executor) throw invalid('executor', 'is missing: a manager without one runs no jobs', 'manager');
     if (signal?.aborted) return;
     const ended = AbortSignal.any(signal ? [signal, this.#closing.signal] : [this.#closing.signal]);
+    const over = new Promise<void>((resolve) => onAbort(ended, resolve));
     this.#alive.enter();
     this.#working += 1;
     this.#engine.work(true);
@@ -896,9 +929,10 @@ export class JobManager {
       while (!ended.aborted && !this.#isClosing()) {
         const begun = clock();
         if (!this.#durable) {
-          await this.#recoverHere().catch((error: unknown) => {
+          const looked = this.#recoverHere().catch((error: unknown) => {
             this.#log('warn', `Jobs could not be looked for: ${messageOf(error)}`, {});
           });
+          await Promise.race([looked, over]);
         }
         // Looking through very many waiting jobs takes its time, of which others get most.
         const rest = this.#outside ? POLL_MS : Math.max(WORK_MS, 10 * (clock() - begun));
@@ -937,6 +971,7 @@ export class JobManager {
     const tail = integer(options.tailBytes, 'tailBytes', Infinity);
     await this.#bring(id);
     const text = await settled(this.#engine.readLog(id, chunkId, Math.min(attempt, 0xffff_ffff), stream));
+    this.#rest(id);
     return tail === Infinity ? text : tailOf(text, tail);
   }
 
@@ -1043,8 +1078,9 @@ function live(options: JobExecutionOptions | undefined): JobExecutionOptions {
   return { ...(defined(kept) as JobExecutionOptions), ...(typeof verifyOutput === 'function' ? { verifyOutput } : {}) };
 }
 
-function withoutId({ id: _, ...execution }: SubmitOptions): JobExecutionOptions {
-  return execution;
+/** What a run goes by, as it is now: the caller's objects may change. */
+function ofRun({ id: _, type: __, ...execution }: SubmitOptions): JobExecutionOptions {
+  return copied(execution);
 }
 
 function jsonOf(value: unknown): string {

@@ -37,6 +37,7 @@ export function checkOptions(options: unknown): asserts options is SubmitOptions
   if (options['id'] !== undefined && typeof options['id'] !== 'string') throw invalid('id', 'must be a string', 'options');
   const { type } = options;
   if (type !== undefined && (typeof type !== 'string' || type === '' || !isText(type))) throw invalid('type', 'must be a string that is not empty', 'options');
+  if (type !== undefined && Buffer.byteLength(type) > 255) throw invalid('type', 'must be at most 255 bytes long', 'options');
 }
 
 /** The JSON of what can be written down; empty when there is nothing. */
@@ -64,6 +65,24 @@ export function publicFields(options: SubmitOptions): string {
     if (options[name] !== undefined) (fields ??= {})[name] = options[name];
   }
   return fields ? toJson(fields, 'options') : '';
+}
+
+/** Those of a run that are objects of the caller's. */
+const OBJECTS = ['env', 'meta', 'timeouts', 'retryPolicy', 'completedChunkIds'] as const;
+
+/** Options whose plain objects are copies. */
+export function copied(options: JobExecutionOptions): JobExecutionOptions {
+  const copies: Record<string, unknown> = { ...options };
+  for (const name of OBJECTS) if (copies[name] !== undefined) copies[name] = copyOf(copies[name]);
+  return copies;
+}
+
+function copyOf(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(copyOf);
+  if (!isObject(value)) return value;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, copyOf(entry)]));
 }
 
 /** A shallow copy without `undefined`, so that it can be put over other options. */

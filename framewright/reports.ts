@@ -1,7 +1,7 @@
 /** What an executor that runs whole jobs is given, and what it reports by it. */
 import { isObject } from './arguments.js';
 import { aborted } from './errors.js';
-import { RUN, type JobRun, type RunHost } from './run.js';
+import { RUN, noteJob, type JobRun, type RunHost } from './run.js';
 import type { ErrorCode, JobErrorInfo, JobExecutionOptions, WorkerResult } from './types.js';
 
 export class Reports {
@@ -18,20 +18,31 @@ export class Reports {
     const run = this.#run;
     const { options } = run;
     const given: JobExecutionOptions & { [RUN]?: JobRun } = { ...options, signal: run.signal };
+    noteJob(run);
     if (meta) given.meta = { ...options.meta, ...meta };
     if (ours) given[RUN] = run;
     const done = this.#host.engine.completedIds(run.id);
     if (done.length > 0) given.completedChunkIds = done;
     const alive = this.#watchSilence(ours);
+    if (alive) {
+      given.onChunkStdout = (chunkId, data) => {
+        alive();
+        run.call('onChunkStdout', options.onChunkStdout, chunkId, data);
+      };
+      given.onChunkStderr = (chunkId, data) => {
+        alive();
+        run.call('onChunkStderr', options.onChunkStderr, chunkId, data);
+      };
+    }
     // An executor of ours that has taken the run answers to the engine itself, and calls the user's callbacks itself.
     given.onProgress = (completed, total) => {
-      alive();
+      alive?.();
       if (!run.bound) this.#progress(completed, total);
       run.call('onProgress', options.onProgress, completed, total);
       if (!run.bound) this.#reported();
     };
     given.onChunkComplete = (chunkId, result) => {
-      alive();
+      alive?.();
       if (!run.bound) this.#chunk(chunkId, result);
       const told = run.call('onChunkComplete', options.onChunkComplete, chunkId, result) as Promise<void> | undefined;
       if (!run.bound) this.#reported();
@@ -73,8 +84,8 @@ export class Reports {
     if (refused !== null) this.#host.warn(run.id, `A report of onChunkComplete was refused: ${refused}`);
   }
 
-  /** Ends the run of an executor of the user's that does not report for too long; gives what a report calls. */
-  #watchSilence(ours: boolean): () => void {
+  /** Ends the run of an executor of the user's that gives no sign of life for too long; gives what a sign calls, if it counts. */
+  #watchSilence(ours: boolean): (() => void) | undefined {
     const run = this.#run;
     // The executors of ours watch their chunks one by one.
     const { startMs, noProgressMs } = (ours ? undefined : run.options.timeouts) ?? {};
@@ -91,6 +102,6 @@ export class Reports {
     const alive = (): void => arm(noProgressMs, 'NO_PROGRESS', 'no progress for');
     if (startMs !== undefined) arm(startMs, 'TIMEOUT', 'no sign of life within');
     else alive();
-    return startMs === undefined && noProgressMs === undefined ? () => undefined : alive;
+    return startMs === undefined && noProgressMs === undefined ? undefined : alive;
   }
 }

@@ -1,10 +1,12 @@
 /** One run of one job: what the manager, the executor and the engine share while it lasts. */
+import { setMaxListeners } from 'node:events';
 import { stat, rm } from 'node:fs/promises';
 import { resolve, sep } from 'node:path';
 import type { Engine } from './binding.js';
-import { FramewrightError, aborted, infoOf, isFatal, messageOf, typed } from './errors.js';
+import { FramewrightError, aborted, errorOf, infoOf, isFatal, messageOf, typed } from './errors.js';
 import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
 import binding from './native.js';
+import { onAbort } from './signals.js';
 import { stitcherKind } from './stitchers.js';
 import { LONGEST_DELAY, clearTimeout, clock, setTimeout, sleep, turn } from './timers.js';
 import type { Copies } from './spec.js';
@@ -38,8 +40,20 @@ const LONGEST_TURN_MS = 8;
 /** States as the engine numbers them; beyond: the job is gone. */
 const STATES: readonly JobState[] = ['pending', 'running', 'paused', 'completed', 'failed', 'cancelled'];
 
-/** Options that are given to an executor carry the run under this key; a spread copies it. */
+/** Options that are given to an executor of ours carry the run under this key; a spread copies it. */
 export const RUN = Symbol('framewright.run');
+
+/** Jobs by the signals that their executors are given. */
+const jobs = new WeakMap<AbortSignal, string>();
+
+/** The job whose executor was given this signal. */
+export function jobOf(signal: AbortSignal | undefined): string | undefined {
+  return signal && jobs.get(signal);
+}
+
+export function noteJob(run: JobRun): void {
+  jobs.set(run.signal, run.id);
+}
 
 /** How a chunk is done in JavaScript. Without a signal of its own it has the run's. */
 export type ChunkFunction = (chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal | undefined, index: number) => Promise<WorkerResult>;
@@ -68,6 +82,8 @@ export interface RunHost {
   ended(run: JobRun, state: JobState | undefined): void;
   /** Whether changes are saved through JavaScript. */
   saves(): boolean;
+  /** What a job that has just failed says of it. */
+  failure(id: string): JobErrorInfo | undefined;
   /** Hands on what the engine has to tell, if anybody listens. */
   tell(): void;
   /** Does what the engine asks, at once. */
@@ -86,6 +102,7 @@ interface Slice {
 const NO_COPIES: Copies = { chunks: [], plain: true };
 
 interface Watch {
+  attempt: number;
   controller: AbortController;
   sign(): void;
   end(): void;
@@ -171,12 +188,7 @@ export class JobRun {
       }
     };
     if (signal.aborted) stop();
-    else {
-      signal.addEventListener('abort', stop, { once: true });
-      this.#unfollow = () => {
-        signal.removeEventListener('abort', stop);
-      };
-    }
+    else this.#unfollow = onAbort(signal, stop);
   }
 
   #unfollow: (() => void) | undefined;
@@ -199,7 +211,7 @@ export class JobRun {
 
   /** Made when it is asked for: most runs end without. */
   get controller(): AbortController {
-    return (this.#controller ??= new AbortController());
+    return (this.#controller ??= quietController());
   }
 
   get signal(): AbortSignal {
@@ -295,10 +307,29 @@ export class JobRun {
   finish(code: number): void {
     if (this.over || code >= 0) return;
     this.over = true;
+    this.#end = STATES[-code - 1];
     if (this.#timers) for (const timer of this.#timers) clearTimeout(timer);
     this.#timers = undefined;
     this.#unfollow?.();
-    this.host.ended(this, STATES[-code - 1]);
+    this.#failure = this.bound && this.#end === 'failed' ? this.host.failure(this.id) : undefined;
+    this.host.ended(this, this.#end);
+  }
+
+  #end: JobState | undefined;
+  #failure: JobErrorInfo | undefined;
+  #rejection: FramewrightError | undefined;
+
+  /** What `execute` of an executor of ours rejects with, that a subclass may have called: nothing where the job completed. */
+  rejection(): FramewrightError | undefined {
+    if (!this.over || this.#end === 'completed') return undefined;
+    const failure = this.#failure;
+    this.#rejection ??= failure ? errorOf(failure, this.causeOf(failure)) : aborted('The job was stopped', this.signal);
+    return this.#rejection;
+  }
+
+  /** Whether an error is that one. */
+  isRejection(error: unknown): boolean {
+    return error === this.#rejection;
   }
 
   /** The chunk at a position; most come one after the other. `plain` is about it until the next one is asked for. */
@@ -429,7 +460,14 @@ export class JobRun {
     let next = first ?? nextChunk(number, ticket);
     for (;;) {
       this.#taken += 1;
-      if (this.#turning || (this.#taken % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS)) await (this.#turning ??= this.#turn());
+      if (this.#turning || (this.#taken % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS)) {
+        await (this.#turning ??= this.#turn());
+        if (this.over) return;
+        if (this.aborted && next >= 0) {
+          engine.stopped(ticket, next >>> 0, Math.floor(next / SHIFT));
+          return;
+        }
+      }
       if (next < 0) {
         if (next !== WAIT) return;
         if (engine.isBehind()) await this.#catchUp();
@@ -453,10 +491,15 @@ export class JobRun {
       let result: WorkerResult;
       try {
         if (careful) {
-          watch = this.#watch(chunk, options);
+          watch = this.#watch(chunk, attempt, options);
+          const { signal } = watch.controller;
           await this.#inside(chunk, options);
-          result = await this.#watched(run(chunk, this, attempt, watch.controller.signal, index), watch);
-          await this.#verify(chunk, options, result);
+          if (signal.aborted) throw aborted('The chunk was not begun', signal);
+          const work = run(chunk, this, attempt, signal, index).then(async (done) => {
+            await this.#verify(chunk, options, done);
+            return done;
+          });
+          result = await this.#watched(work, watch);
         } else {
           result = await run(chunk, this, attempt, undefined, index);
         }
@@ -482,7 +525,7 @@ export class JobRun {
         continue;
       }
       const { stdout, stderr } = result;
-      const durationMs = result.durationMs >= 0 && result.durationMs < Infinity ? result.durationMs : clock() - begun;
+      const durationMs = typeof result.durationMs === 'number' && result.durationMs >= 0 && result.durationMs < Infinity ? result.durationMs : clock() - begun;
       next =
         stdout || stderr
           ? engine.completeWith(ticket, index, attempt, durationMs, text(stdout), text(stderr))
@@ -554,12 +597,14 @@ export class JobRun {
   #watches: Map<RenderJobChunk, Watch> | undefined;
 
   /** A sign of life of a chunk. */
-  sign(chunk: RenderJobChunk): void {
-    this.#watches?.get(chunk)?.sign();
+  sign(chunk: RenderJobChunk, attempt: number): void {
+    const watch = this.#watches?.get(chunk);
+    // One that was given up may go on telling of itself.
+    if (watch?.attempt === attempt) watch.sign();
   }
 
-  #watch(chunk: RenderJobChunk, options: JobExecutionOptions): Watch {
-    const controller = new AbortController();
+  #watch(chunk: RenderJobChunk, attempt: number, options: JobExecutionOptions): Watch {
+    const controller = quietController();
     const stop = (): void => {
       controller.abort(this.signal.reason);
     };
@@ -570,6 +615,7 @@ export class JobRun {
     let silence: NodeJS.Timeout | undefined;
     let start: NodeJS.Timeout | undefined;
     const watch: Watch = {
+      attempt,
       controller,
       expired: undefined,
       sign: () => {
@@ -578,7 +624,7 @@ export class JobRun {
       },
       end: () => {
         this.signal.removeEventListener('abort', stop);
-        this.#watches?.delete(chunk);
+        if (this.#watches?.get(chunk) === watch) this.#watches.delete(chunk);
         clearTimeout(silence);
         for (const timer of timers) clearTimeout(timer);
       },
@@ -656,7 +702,7 @@ export class JobRun {
     const engine = this.#engine;
     const begun = clock();
     const limit = options.timeouts?.mergeMs;
-    const controller = new AbortController();
+    const controller = quietController();
     const stop = (): void => {
       controller.abort(this.signal.reason);
     };
@@ -716,7 +762,7 @@ export class JobRun {
       const grace = (): void => {
         timer = setTimeout(() => {
           reject(aborted('It did not stop in time', signal));
-        }, this.host.abortGraceMs);
+        }, Math.min(this.host.abortGraceMs, LONGEST_DELAY));
       };
       if (signal.aborted) grace();
       else signal.addEventListener('abort', grace, { once: true });
@@ -755,8 +801,11 @@ export class JobRun {
         signal,
         ...(options.jobDir === undefined ? {} : { cwd: options.jobDir }),
       };
-      const done = await runner.execute(job);
-      if (done.exitCode !== 0) throw new MergeFailure(engine.mergeExitError(clamped(done.exitCode), done.signal, done.stderr));
+      const done = (await runner.execute(job)) as Partial<WorkerResult> | undefined;
+      if (!Number.isInteger(done?.exitCode)) throw new TypeError('the adapter gave no result with an exitCode');
+      const { exitCode, stderr } = done as WorkerResult;
+      const ended = typeof done?.signal === 'string' ? done.signal : undefined;
+      if (exitCode !== 0) throw new MergeFailure(engine.mergeExitError(clamped(exitCode), ended, text(stderr)));
     }
     const found = output === undefined ? undefined : await stat(output).catch(() => undefined);
     if (signal.aborted) throw aborted('The merge was stopped', signal);
@@ -764,6 +813,13 @@ export class JobRun {
     if (found && (found.isDirectory() || found.size > 0)) this.#merged = output;
     return found ? JSON.stringify({ path: output, bytes: found.size }) : '';
   }
+}
+
+/** A controller to whose signal any number of chunks may listen without a warning. */
+function quietController(): AbortController {
+  const controller = new AbortController();
+  setMaxListeners(0, controller.signal);
+  return controller;
 }
 
 /** An exit code of an adapter of the user's, as the engine holds it. */

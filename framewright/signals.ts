@@ -1,14 +1,38 @@
-/** Signals of users, whose abort is about jobs. One listener for each signal, however many jobs it has. */
+/** Signals of users: one listener for each, however much here depends on it. */
 
 interface Group {
-  signal: AbortSignal;
-  ids: Set<string>;
+  calls: Set<{ call: () => void }>;
   heard: () => void;
 }
 
+const groups = new WeakMap<AbortSignal, Group>();
+
+/** Has `call` called when the signal is aborted; gives what ends that. A signal that is aborted already calls nothing. */
+export function onAbort(signal: AbortSignal, call: () => void): () => void {
+  let group = groups.get(signal);
+  if (!group) {
+    const calls: Group['calls'] = new Set();
+    const heard = (): void => {
+      groups.delete(signal);
+      for (const each of [...calls]) each.call();
+    };
+    group = { calls, heard };
+    groups.set(signal, group);
+    signal.addEventListener('abort', heard, { once: true });
+  }
+  const { calls, heard } = group;
+  const own = { call };
+  calls.add(own);
+  return () => {
+    if (!calls.delete(own) || calls.size > 0 || groups.get(signal)?.calls !== calls) return;
+    groups.delete(signal);
+    signal.removeEventListener('abort', heard);
+  };
+}
+
+/** The signals that jobs follow. */
 export class Followed {
-  readonly #groups = new Map<AbortSignal, Group>();
-  readonly #byId = new Map<string, Group>();
+  readonly #stops = new Map<string, () => void>();
 
   constructor(readonly aborted: (id: string) => void) {}
 
@@ -19,42 +43,22 @@ export class Followed {
       this.aborted(id);
       return;
     }
-    let group = this.#groups.get(signal);
-    if (!group) {
-      const made: Group = { signal, ids: new Set(), heard: () => this.#heard(made) };
-      group = made;
-      this.#groups.set(signal, group);
-      signal.addEventListener('abort', group.heard, { once: true });
-    }
-    group.ids.add(id);
-    this.#byId.set(id, group);
+    const stop = onAbort(signal, () => {
+      this.#stops.delete(id);
+      this.aborted(id);
+    });
+    this.#stops.set(id, stop);
   }
 
   /** The job is not that signal's any more. */
   leave(id: string): void {
-    const group = this.#byId.get(id);
-    if (!group) return;
-    this.#byId.delete(id);
-    group.ids.delete(id);
-    if (group.ids.size === 0) this.#drop(group);
+    this.#stops.get(id)?.();
+    this.#stops.delete(id);
   }
 
   /** Follows nothing any more. */
   end(): void {
-    for (const group of this.#groups.values()) this.#drop(group);
-    this.#byId.clear();
-  }
-
-  #drop(group: Group): void {
-    group.signal.removeEventListener('abort', group.heard);
-    this.#groups.delete(group.signal);
-  }
-
-  #heard(group: Group): void {
-    this.#groups.delete(group.signal);
-    for (const id of group.ids) {
-      this.#byId.delete(id);
-      this.aborted(id);
-    }
+    for (const stop of this.#stops.values()) stop();
+    this.#stops.clear();
   }
 }

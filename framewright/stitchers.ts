@@ -6,6 +6,7 @@ import { checkMethod, checkObject, checkSignal, isText, isTexts } from './argume
 import { FramewrightError, aborted, invalid, messageOf, native, typed } from './errors.js';
 import { LocalWorkerAdapter } from './local-adapter.js';
 import binding from './native.js';
+import { onAbort } from './signals.js';
 import type { VideoStitcher, WorkerAdapter } from './types.js';
 
 const kinds = new WeakMap<object, 'ffmpeg' | 'concat'>();
@@ -101,7 +102,7 @@ export class ConcatStitcher implements VideoStitcher {
     const stop = (): void => {
       work.stop();
     };
-    signal?.addEventListener('abort', stop, { once: true });
+    const unfollow = signal && onAbort(signal, stop);
     try {
       await work.run(
         inputs.map((input) => resolve(input)),
@@ -111,7 +112,7 @@ export class ConcatStitcher implements VideoStitcher {
       if (signal?.aborted) throw aborted('The merge was stopped', signal);
       throw mergeError(typed(error));
     } finally {
-      signal?.removeEventListener('abort', stop);
+      unfollow?.();
     }
   }
 }

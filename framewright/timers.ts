@@ -1,3 +1,5 @@
+import { onAbort } from './signals.js';
+
 /**
  * The timers of this process as they were when the package was loaded: a test that puts fake ones in place of the
  * globals must not stop jobs from starting.
@@ -22,11 +24,11 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
     }
     const done = (): void => {
       clearTimeout(timer);
-      signal?.removeEventListener('abort', done);
+      stop?.();
       resolve();
     };
     const timer = setTimeout(done, Math.min(Math.ceil(ms), LONGEST_DELAY));
-    signal?.addEventListener('abort', done);
+    const stop = signal && onAbort(signal, done);
   });
 }
 

@@ -12,6 +12,12 @@ import { JobFileError, runJob } from './run.js';
 const FAILED = 1;
 const BAD_INPUT = 2;
 
+// Who reads no further (`| head`) wants no more of it.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
 async function perform(args: Arguments): Promise<number> {
   switch (args.command) {
     case 'run':

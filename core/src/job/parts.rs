@@ -113,6 +113,20 @@ pub fn write_head(job: &Job) -> String {
     })
 }
 
+/// Puts a mark into a head, by which its writer knows it again: versions are given by others, too.
+pub fn mark_head(head: &mut String, mark: &str) {
+    if head.pop() == Some('}') {
+        head.push_str(",\"write\":\"");
+        head.push_str(mark);
+        head.push_str("\"}");
+    }
+}
+
+/// Whether a head has that mark.
+pub fn has_mark(head: &str, mark: &str) -> bool {
+    head.strip_suffix("\"}").and_then(|head| head.strip_suffix(mark)).is_some_and(|head| head.ends_with(",\"write\":\""))
+}
+
 /// What is rare about a job; `{}` when there is nothing.
 pub fn write_extras(job: &Job) -> String {
     let Some(extras) = job.extras.as_deref() else { return "{}".into() };

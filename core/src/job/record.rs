@@ -145,6 +145,8 @@ fn check(map: &Map<String, Value>) -> Vec<Issue> {
         expect(name, &|v| v.as_array().is_some_and(|list| list.iter().all(Value::is_string)), "an array of strings", false);
     }
     expect("priority", &|v| text(v).is_some_and(|p| ["low", "medium", "high", "critical"].contains(&p)), "a priority", false);
+    // What a store's column holds.
+    expect("type", &|v| text(v).is_none_or(|kind| kind.len() <= 255), "at most 255 bytes long", false);
     expect("error", &Value::is_string, "a string", false);
     expect("meta", &Value::is_object, "an object", false);
     expect("logs", &Value::is_array, "an array", false);

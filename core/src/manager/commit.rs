@@ -25,6 +25,8 @@ use crate::repository::public::read;
 pub(super) const MOST_WAITING: usize = 4_096;
 /// Chunk rows and events of one transaction, roughly.
 const GROUP: usize = 4_096;
+/// Bytes of one transaction, roughly: it has to get through within the time that a store is given to answer.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// After an error, and doubled with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
@@ -40,6 +42,7 @@ pub(super) struct Direct {
 struct Taken {
     cell: Arc<Cell>,
     version: u64,
+    mark: Box<str>,
     state: JobState,
     requested: Option<crate::job::state::Request>,
     mine: bool,
@@ -55,9 +58,8 @@ struct Taken {
 /// A submission that failed, and of which is not known whether the store has taken it.
 pub(super) struct Doubtful {
     pub id: Arc<str>,
-    pub created_at: f64,
-    /// Versions that were tried.
-    pub versions: Vec<u64>,
+    /// Marks of the writes that were tried.
+    pub marks: Vec<Box<str>>,
 }
 
 enum Source {
@@ -73,6 +75,15 @@ struct Draft {
     copies: Vec<ChunkCopy>,
     outputs: Vec<Option<OutputFile>>,
     new_spec: bool,
+}
+
+impl Draft {
+    /// Roughly how many bytes are written.
+    fn bytes(&self) -> usize {
+        let logs: usize = self.taken.logs.iter().map(|log| log.text.len()).sum();
+        let spec = if self.new_spec { self.taken.spec.text_len() } else { 0 };
+        logs + spec + self.put.extras.as_ref().map_or(0, String::len) + self.put.options.as_ref().map_or(0, String::len)
+    }
 }
 
 pub(super) fn hash(text: &str) -> u64 {
@@ -197,13 +208,15 @@ impl Manager {
     async fn gather(&self, durable: &Arc<Durable>) -> (Vec<Write>, Vec<Source>) {
         let mut drafts = Vec::new();
         let mut size = 0;
+        let mut bytes = 0;
         let mut ids = self.repository.changes.take().into_iter();
         for id in ids.by_ref() {
             if let Some(draft) = self.repository.cell(&id).and_then(|cell| self.draft(durable, cell)) {
                 size += draft.taken.events.len() + draft.copies.len() + 1;
+                bytes += draft.bytes();
                 drafts.push(draft);
             }
-            if size >= GROUP {
+            if size >= GROUP || bytes >= GROUP_BYTES {
                 break;
             }
         }
@@ -258,13 +271,18 @@ impl Manager {
             return None;
         }
         let events = slot.take_held();
-        let logs = slot.logs.take().map(|logs| logs.into_writes()).unwrap_or_default();
+        let (logs, more_logs) = slot.logs.as_mut().map_or_else(Default::default, |logs| logs.take_some(GROUP_BYTES));
+        if !more_logs {
+            slot.logs = None;
+        }
         let job = slot.job().ok()?;
         let rows = job.rows.take_dirty();
         let extras_text = parts::write_extras(job);
         let extras = hash(&extras_text);
         let (version, state, requested, hold) = (job.version, job.state, job.requested, holds(job));
-        let (spec, options, kind, head) = (job.spec.clone(), job.options.clone(), kind(job), parts::write_head(job));
+        let (spec, options, kind, mut head) = (job.spec.clone(), job.options.clone(), kind(job), parts::write_head(job));
+        let mark: Box<str> = format!("{:x}", uuid::Uuid::new_v4().as_u64_pair().0).into();
+        parts::mark_head(&mut head, &mark);
         let copies = ChunkCopy::of(job, &rows);
         let outputs = rows
             .iter()
@@ -313,8 +331,15 @@ impl Manager {
         if unchanged {
             return None;
         }
+        if more_logs {
+            // Every write has a version of its own.
+            if let Ok(job) = slot.job() {
+                job.version += 1;
+            }
+            self.repository.changed(&cell.id, slot);
+        }
         drop(guard);
-        let taken = Taken { cell, version, state, requested, mine: wanted, spec, options, extras, events, rows, stamps: Vec::new(), logs };
+        let taken = Taken { cell, version, mark, state, requested, mine: wanted, spec, options, extras, events, rows, stamps: Vec::new(), logs };
         Some(Draft { put, expect, taken, copies, outputs, new_spec })
     }
 
@@ -381,7 +406,7 @@ impl Manager {
             }
         }
         // Nobody works on it: from now on it is read from the store.
-        let idle = !taken.mine && self.entry_of(&cell.id).is_none();
+        let idle = !taken.mine && !kept.queued && self.entry_of(&cell.id).is_none();
         if told && !idle {
             slot.notify(&cell.id);
         }
@@ -396,6 +421,12 @@ impl Manager {
         let attempted = cell.lock().kept.as_ref().map(|kept| kept.attempted.clone()).unwrap_or_default();
         let stored = match durable.store.repository().load(&cell.id).await {
             Ok(stored) => stored,
+            Err(error) if error.code == ErrorCode::StoreCorrupt => {
+                // Nobody can go on with what can't be read.
+                tracing::error!(job = %cell.id, %error, "a job is given up");
+                self.repository.no_longer_waiting(taken.events.len());
+                return self.lose(&cell, durable.owner());
+            }
             Err(error) => return self.take_back(vec![Source::Cell(Box::new(taken))], &error, false),
         };
         let Some(stored) = stored else {
@@ -408,7 +439,7 @@ impl Manager {
             return self.removed_elsewhere(&cell);
         };
         let ours = stored.owner.as_ref() == Some(&durable.owner()) || stored.owner.is_none() && !taken.mine;
-        if attempted.contains(&stored.version) && ours {
+        if ours && attempted.iter().any(|mark| parts::has_mark(&stored.head, mark)) {
             // One of the writes before this one was committed, only its answer was lost.
             let mut slot = cell.lock();
             let upto = taken.events.partition_point(|(version, _)| *version <= stored.version);
@@ -504,8 +535,8 @@ impl Manager {
                         continue;
                     }
                     if let Some(kept) = &mut slot.kept {
-                        if doubtful && kept.attempted.last() != Some(&taken.version) {
-                            kept.attempted.push(taken.version);
+                        if doubtful {
+                            kept.attempted.push(taken.mark.clone());
                         }
                         if kept.version == 0 {
                             // A job that could not be written is not taken.
@@ -605,7 +636,7 @@ impl Manager {
             _ => return Ok(()),
         };
         // A job of the same id that somebody submitted since is another one.
-        let same = doubtful.versions.contains(&stored.version) && read(&stored).is_ok_and(|job| job.created_at == doubtful.created_at);
+        let same = doubtful.marks.iter().any(|mark| parts::has_mark(&stored.head, mark));
         if same {
             let event = Logged::of_id(doubtful.id.clone(), JobEvent::Deleted, now_ms());
             let expect = Expect::At { version: stored.version, holder: Holder::Anyone };

@@ -1,6 +1,6 @@
 //! What a manager on a durable store has beside its cache: identity, lease, the queue of its group commits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::commit::Direct;
 use super::owner::Place;
 use crate::job::Error;
+use crate::repository::durable::OwnerRow;
 use crate::repository::runtime::Store;
 
 /// How a manager works on a durable store.
@@ -75,6 +76,8 @@ pub struct Durable {
     given_up: Mutex<Vec<Arc<str>>>,
     /// Submissions that failed and may all the same have been committed, while that is looked into: the same ids wait.
     pub(super) undone: Mutex<HashSet<Arc<str>>>,
+    /// Owners whose lease was over when they were looked at, and since when.
+    expired: Mutex<HashMap<Arc<str>, Instant>>,
     /// Jobs of others that somebody here waits for.
     pub(super) awaited: Mutex<HashSet<Arc<str>>>,
     /// Why the latest commit failed.
@@ -106,6 +109,7 @@ impl Durable {
             renewed: Mutex::new(Instant::now()),
             given_up: Mutex::default(),
             undone: Mutex::default(),
+            expired: Mutex::default(),
             awaited: Mutex::default(),
             trouble: Mutex::default(),
         })
@@ -153,6 +157,17 @@ impl Durable {
     /// Why nothing can be written at the moment, if so.
     pub fn trouble(&self) -> Option<Error> {
         self.trouble.lock().clone()
+    }
+
+    /// Owners whose leases are seen to be over for ten times as long as they were: hosts that are gone would stay for ever.
+    pub(super) fn long_gone(&self, owners: &[OwnerRow]) -> Vec<Arc<str>> {
+        let now = Instant::now();
+        let mut expired = self.expired.lock();
+        expired.retain(|known, _| owners.iter().any(|owner| owner.expired && owner.id == *known));
+        for owner in owners.iter().filter(|owner| owner.expired && !self.was_here(&owner.id)) {
+            expired.entry(owner.id.clone()).or_insert(now);
+        }
+        expired.iter().filter(|(_, since)| since.elapsed() > 10 * self.lease).map(|(owner, _)| owner.clone()).collect()
     }
 
     /// Says that jobs are being claimed or removed; who closes the manager waits for it.

@@ -353,10 +353,9 @@ impl Manager {
         if let Some(entry) = self.entry(ticket) {
             self.forget(&entry);
             let mut slot = entry.cell.lock();
-            let versions = slot.kept.as_mut().map(|kept| std::mem::take(&mut kept.attempted)).unwrap_or_default();
-            let created_at = slot.job().map_or(0.0, |job| job.created_at);
-            if let (false, Some(durable), Some(manager)) = (versions.is_empty(), &self.durable, self.me.upgrade()) {
-                let doubtful = commit::Doubtful { id: entry.cell.id.clone(), created_at, versions };
+            let marks = slot.kept.as_mut().map(|kept| std::mem::take(&mut kept.attempted)).unwrap_or_default();
+            if let (false, Some(durable), Some(manager)) = (marks.is_empty(), &self.durable, self.me.upgrade()) {
+                let doubtful = commit::Doubtful { id: entry.cell.id.clone(), marks };
                 // Before the next submission of this id can be made.
                 durable.undone.lock().insert(doubtful.id.clone());
                 let durable = durable.clone();

@@ -46,13 +46,48 @@ impl Place {
 
     /// Whether that process is known to be gone. A zombie is.
     pub fn is_dead(&self, here: &Place) -> bool {
-        self.is_local(here) && self.started > 0 && start_of(self.pid) != Some(self.started)
+        self.is_local(here) && self.started > 0 && is_gone(self.pid, self.started)
     }
 }
 
-/// State and start time of a process by `/proc/<pid>/stat`, see proc(5).
-fn stat(pid: u32) -> Option<(char, u64)> {
-    let line = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+/// What can be seen of a process.
+enum Seen {
+    /// There is none of that id, or only its zombie.
+    Gone,
+    /// It lives, and started at that time.
+    Started(u64),
+    /// It can't be looked at: no descriptor is free, or `/proc` hides the processes of others.
+    Unknown,
+}
+
+fn look_at(pid: u32) -> Seen {
+    match std::fs::read(format!("/proc/{pid}/stat")) {
+        Ok(line) => match state_and_start(&line) {
+            Some(('Z' | 'X', _)) => Seen::Gone,
+            Some((_, started)) => Seen::Started(started),
+            None => Seen::Unknown,
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => {
+            // SAFETY: signal 0 only asks whether there is such a process.
+            let asked = unsafe { libc::kill(pid as libc::pid_t, 0) };
+            let none = asked == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+            if none { Seen::Gone } else { Seen::Unknown }
+        }
+        Err(_) => Seen::Unknown,
+    }
+}
+
+/// Whether a process is known to have ended. Only what was seen counts: an owner taken for dead loses its jobs.
+fn is_gone(pid: u32, started: u64) -> bool {
+    match look_at(pid) {
+        Seen::Gone => true,
+        Seen::Started(at) => at != started,
+        Seen::Unknown => false,
+    }
+}
+
+/// State and start time of a process from `/proc/<pid>/stat`, see proc(5).
+fn state_and_start(line: &[u8]) -> Option<(char, u64)> {
     // The second field is the program's name in parentheses; it may hold anything.
     let after = line.iter().rposition(|byte| *byte == b')')? + 1;
     let rest = std::str::from_utf8(&line[after..]).ok()?;
@@ -62,16 +97,20 @@ fn stat(pid: u32) -> Option<(char, u64)> {
 
 /// When a living process started.
 fn start_of(pid: u32) -> Option<u64> {
-    stat(pid).filter(|(state, _)| !matches!(state, 'Z' | 'X')).map(|(_, started)| started)
+    match look_at(pid) {
+        Seen::Started(started) => Some(started),
+        Seen::Gone | Seen::Unknown => None,
+    }
 }
 
-/// Living processes that an owner started for a job, children of theirs included: the environment is inherited.
-fn left_behind(owner: &str, job: &str) -> Vec<(u32, u64)> {
+/// Living processes that an owner started for a job, children of theirs included: the environment is inherited. `None`: they
+/// can't be looked for.
+fn left_behind(owner: &str, job: &str) -> Option<Vec<(u32, u64)>> {
     let owner = format!("{OWNER_VARIABLE}={owner}");
     let job = format!("FRAMEWRIGHT_JOB_ID={job}");
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let entries = std::fs::read_dir("/proc").ok()?;
     let mine = std::process::id();
-    entries
+    let found = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| *pid != mine)
@@ -81,7 +120,8 @@ fn left_behind(owner: &str, job: &str) -> Vec<(u32, u64)> {
             has(&owner) && has(&job)
         })
         .filter_map(|pid| Some((pid, start_of(pid)?)))
-        .collect()
+        .collect();
+    Some(found)
 }
 
 /// How long the end of killed processes is waited for; one in an uninterruptible call may take longer, and then holds up
@@ -94,8 +134,14 @@ pub fn kill_left_behind(owner: &str, job: &str) -> usize {
     let until = std::time::Instant::now() + GONE_WITHIN;
     let mut killed = 0;
     loop {
-        let found = left_behind(owner, job);
-        if found.is_empty() || std::time::Instant::now() > until {
+        if std::time::Instant::now() > until {
+            return killed;
+        }
+        let Some(found) = left_behind(owner, job) else {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            continue;
+        };
+        if found.is_empty() {
             return killed;
         }
         for (pid, started) in &found {
@@ -106,7 +152,7 @@ pub fn kill_left_behind(owner: &str, job: &str) -> usize {
                 unsafe { libc::kill(*pid as libc::pid_t, libc::SIGKILL) };
             }
         }
-        while found.iter().any(|(pid, started)| start_of(*pid) == Some(*started)) && std::time::Instant::now() < until {
+        while found.iter().any(|(pid, started)| !is_gone(*pid, *started)) && std::time::Instant::now() < until {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }
@@ -150,6 +196,26 @@ mod tests {
         assert!(!Place { namespace: "other".into(), ..there }.is_dead(&here));
     }
 
+    // Runs itself in a process of its own, which has no descriptor left to look with.
+    #[test]
+    fn who_cannot_be_looked_at_is_not_dead() {
+        const NAME: &str = "manager::owner::tests::who_cannot_be_looked_at_is_not_dead";
+        const PLACE: &str = "FRAMEWRIGHT_TEST_PLACE";
+        let Ok(place) = std::env::var(PLACE) else {
+            let place = serde_json::to_string(&Place::here()).unwrap();
+            let child = Command::new(std::env::current_exe().unwrap()).args(["--exact", NAME]).env(PLACE, place).output().unwrap();
+            assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+            return;
+        };
+        let (here, place) = (Place::here(), parse_place(&place).unwrap());
+        assert!(!place.is_dead(&here));
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: reads the struct that it is given.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) }, 0);
+        assert!(std::fs::read("/proc/self/stat").is_err());
+        assert!(!place.is_dead(&here));
+    }
+
     // [F152] what a dead owner left behind is killed, also what took a session of its own
     #[test]
     fn processes_of_an_owner_and_job_are_found_and_killed() {
@@ -160,12 +226,12 @@ mod tests {
             command.spawn().unwrap()
         };
         let (mut mine, mut other) = (start("a"), start("b"));
-        while left_behind(&owner, "a").len() < 2 || left_behind(&owner, "b").len() < 2 {
+        while left_behind(&owner, "a").unwrap().len() < 2 || left_behind(&owner, "b").unwrap().len() < 2 {
             std::thread::yield_now();
         }
         assert!(kill_left_behind(&owner, "a") >= 2);
-        assert_eq!(left_behind(&owner, "a"), []);
-        assert_eq!(left_behind(&owner, "b").len(), 2);
+        assert_eq!(left_behind(&owner, "a").unwrap(), []);
+        assert_eq!(left_behind(&owner, "b").unwrap().len(), 2);
         kill_left_behind(&owner, "b");
         mine.wait().unwrap();
         other.wait().unwrap();

@@ -479,7 +479,8 @@ impl Manager {
                 }
             }
             if claimed.len() < most {
-                for owner in dead {
+                // Their jobs are orphans with or without them.
+                for owner in dead.into_iter().chain(durable.long_gone(&owners)) {
                     repository.retire(&owner).await?;
                 }
             }

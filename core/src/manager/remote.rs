@@ -44,6 +44,9 @@ impl Manager {
     }
 
     async fn load(durable: &Durable, id: &str) -> Result<Option<Stored>, Error> {
+        if !crate::job::record::is_id(id) {
+            return Ok(None);
+        }
         let id = id.to_owned();
         durable.store.call(|repository| async move { repository.load(&id).await }).await
     }
@@ -99,6 +102,12 @@ impl Manager {
         let found = durable.store.call(move |repository| async move { repository.read_log(&name, index, wanted, stream).await }).await?;
         if let Some(text) = found {
             return Ok(text);
+        }
+        // On its way to the store: of very much output not all comes with the end of its attempt.
+        if let Some(cell) = self.repository.cell(&id)
+            && let Some(text) = cell.lock().logs.as_ref().and_then(|logs| logs.get(index, wanted, stream))
+        {
+            return Ok(text.to_string());
         }
         // What was said by an attempt of which nothing is kept is nothing; one that runs has said nothing for good yet.
         Ok(String::new())
@@ -316,6 +325,12 @@ impl Manager {
                     let event = Logged::of_id(cell.id.clone(), JobEvent::Deleted, now_ms());
                     let expect = Expect::At { version: stored.version, holder: Holder::Anyone };
                     let write = Write { id: cell.id.clone(), expect, action: Action::Delete { event: event.to_write() } };
+                    self.write(durable, write, vec![event]).await
+                }
+                // Nobody can go on with what can't be read: it only has to go.
+                Err(error) if error.code == ErrorCode::StoreCorrupt => {
+                    let event = Logged::of_id(cell.id.clone(), JobEvent::Deleted, now_ms());
+                    let write = Write { id: cell.id.clone(), expect: Expect::Present, action: Action::Delete { event: event.to_write() } };
                     self.write(durable, write, vec![event]).await
                 }
                 Err(error) => Err(error),

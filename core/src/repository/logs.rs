@@ -48,10 +48,20 @@ impl Logs {
         self.texts.get(&(index, attempt, stream))
     }
 
-    /// All of them, the oldest first.
-    pub fn into_writes(mut self) -> Vec<LogWrite> {
-        let order = std::mem::take(&mut self.order);
-        order.into_iter().filter_map(|key @ (index, attempt, stream)| self.texts.remove(&key).map(|text| LogWrite { index, attempt, stream, text })).collect()
+    /// Takes the oldest, of about so many bytes, but at least one; true: there are more.
+    pub fn take_some(&mut self, limit: usize) -> (Vec<LogWrite>, bool) {
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while bytes < limit
+            && let Some(key @ (index, attempt, stream)) = self.order.pop_front()
+        {
+            if let Some(text) = self.texts.remove(&key) {
+                bytes += text.len();
+                self.bytes -= text.len() + COST;
+                taken.push(LogWrite { index, attempt, stream, text });
+            }
+        }
+        (taken, !self.order.is_empty())
     }
 }
 
@@ -72,7 +82,9 @@ mod tests {
         }
         assert_eq!(logs.get(0, 1, LogStream::Stdout).map(|text| &**text), Some("c"));
         assert_eq!(logs.get(0, 1, LogStream::Stderr), None);
-        assert_eq!(logs.into_writes(), [log(0, 1, "c"), log(1, 1, "b"), log(0, 2, "d")]);
+        assert_eq!(logs.take_some(2), (vec![log(0, 1, "c"), log(1, 1, "b")], true));
+        assert_eq!(logs.take_some(2), (vec![log(0, 2, "d")], false));
+        assert_eq!(logs.bytes, 0);
     }
 
     proptest! {

@@ -89,8 +89,8 @@ pub struct Kept {
     pub options: Option<Arc<Options>>,
     /// A hash of the extras that it has.
     pub extras: u64,
-    /// Versions of the writes since the last one whose answer came: any of them may have been committed.
-    pub attempted: Vec<u64>,
+    /// Marks of the writes since the last one whose answer came: any of them may have been committed.
+    pub attempted: Vec<Box<str>>,
     /// The job is to be given back.
     pub release: bool,
     /// The job is taken for others to run.

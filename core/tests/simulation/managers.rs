@@ -16,6 +16,7 @@ use framewright_core::job::{Error, ErrorCode, JobState, Options, Spec};
 use framewright_core::manager::{DurableOptions, Manager, Notice, Notices, WAIT};
 use framewright_core::repository::durable::{DurableRepository, Stored};
 use framewright_core::repository::memory::Ask;
+use framewright_core::repository::public;
 use framewright_core::repository::runtime::Store;
 use framewright_core::repository::simulated::{SimulatedDisk, SimulatedRepository};
 
@@ -264,4 +265,25 @@ async fn what_is_submitted_while_the_manager_closes_is_the_next_ones() {
     assert!(stored(&disk, "a", JobState::Pending).await.released);
     let _next = Worker::start(&disk, true, Chunks::End);
     stored(&disk, "a", JobState::Completed).await;
+}
+
+#[tokio::test]
+async fn a_save_by_others_is_not_taken_for_a_write_that_failed() {
+    let disk = SimulatedDisk::new();
+    let worker = Worker::start(&disk, true, Chunks::Wait);
+    within(worker.submit("a", 2)).await.expect("taken");
+    stored(&disk, "a", JobState::Running).await;
+    let repository: Arc<dyn DurableRepository> = Arc::new(disk.open().expect("it is there"));
+    // A commit that fails, and before it is tried again somebody else's save, which takes the same version.
+    disk.fail_commits(1);
+    let before = repository.load("a").await.expect("it can be read").expect("it is there").version;
+    worker.manager.warn("a", "look at this", None);
+    let status = worker.manager.clone().fetch("a".into()).await.expect("it can be read").expect("it is there").status;
+    let changed = status.replacen('{', "{\"note\":\"mine\",", 1).replacen(&format!("\"version\":{before}"), "\"seen\":0", 1);
+    within(public::save(&repository, &changed)).await.expect("saved");
+    within(worker.control("a", Control::Cancel, Ask::Cancel { reason: None })).await;
+    let end = stored(&disk, "a", JobState::Cancelled).await;
+    assert!(end.extras.contains("\"note\":\"mine\""), "{}", end.extras);
+    let all = events(&disk.open().expect("it is there")).await;
+    assert_eq!(all.iter().filter(|body| body.contains("look at this")).count(), 1);
 }

@@ -175,7 +175,7 @@ impl MysqlRepository {
                 }
             }
             for (first, job, lengths, bodies) in &packed {
-                event_rows::unpack(&mut events, next as u64, *first as u64, job, lengths, bodies)?;
+                event_rows::unpack(&mut events, next as u64, *first as u64, job, lengths, bodies);
             }
             match events.last() {
                 Some(last) if packed.len() as i64 > limit => next = last.sequence as i64 + 1,

@@ -12,7 +12,7 @@ use crate::repository::sql::{password_of, without};
 /// given up by us before that.
 const SESSION: &str = "
     SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    SET SESSION autocommit = 1, innodb_lock_wait_timeout = 10, wait_timeout = 20, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'";
+    SET SESSION autocommit = 1, innodb_lock_wait_timeout = 10, wait_timeout = 20, net_read_timeout = 10, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'";
 
 /// Prepared statements a connection keeps: each table's insert comes in eleven sizes.
 const STATEMENTS: usize = 256;
@@ -87,7 +87,10 @@ impl Server for Mysql {
             1045 | 1698 | 1130 | 1251 | 2059 => unavailable("Check user and password of the URL, and from where the user may connect"),
             1044 | 1049 => unavailable("Create the database and grant the user all rights on it, or name another one in the URL"),
             1142 | 1143 | 1227 | 1370 => unavailable("Grant the user all rights on the database"),
-            1290 | 1836 | 1792 | 3261 => unavailable("Connect to the primary server"),
+            1290 | 1836 | 1792 | 3261 => match unavailable("Connect to the primary server") {
+                Fault::Final(error) => Fault::Demoted(error),
+                fault => fault,
+            },
             1153 => unavailable("Raise max_allowed_packet of the server"),
             1034 | 1035 | 1054 | 1064 | 1146 | 1194 | 1195 | 1364 | 1712 | 1877 | 1932 => self.is(ErrorCode::StoreCorrupt, error, damaged),
             _ => unavailable("See the server's log"),

@@ -7,7 +7,6 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::MysqlRepository;
 use super::rows::{Bound, list};
-use crate::job::{Error, ErrorCode};
 use crate::repository::durable::{Outcome, Write};
 use crate::repository::sql::Keys;
 use crate::repository::sql::connections::Failed;
@@ -208,12 +207,8 @@ fn row(row: &MySqlRow) -> Result<Row, Failed> {
         place: row.try_get::<i64, _>(2)? as u64,
         version: row.try_get::<i64, _>(3)? as u64,
         owner: row.try_get_unchecked::<&str, _>(4)?.into(),
-        standing: Standing::of(standing).ok_or_else(|| {
-            Error::new(
-                ErrorCode::StoreCorrupt,
-                format!("The record of job \"{id}\" is damaged: {standing} is no standing. Delete the job, or restore the database"),
-            )
-        })?,
+        // A damaged one is this job's own trouble: it can be removed, and nobody else's writes fail with it.
+        standing: Standing::of(standing).unwrap_or(Standing::Cleared),
         kind: row.try_get_unchecked::<Option<&str>, _>(6)?.map(Into::into),
         id,
     })

@@ -152,7 +152,7 @@ impl PostgresRepository {
             for row in &rows {
                 let first: i64 = row.try_get(0)?;
                 let job: Option<&str> = row.try_get(1)?;
-                event_rows::unpack(&mut events, next as u64, first as u64, &job.unwrap_or_default().into(), row.try_get(2)?, row.try_get(3)?)?;
+                event_rows::unpack(&mut events, next as u64, first as u64, &job.unwrap_or_default().into(), row.try_get(2)?, row.try_get(3)?);
             }
             match events.last() {
                 Some(last) if rows.len() as i64 == limit => next = last.sequence as i64 + 1,

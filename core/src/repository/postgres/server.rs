@@ -78,7 +78,10 @@ impl Server for Postgres {
             "28P01" | "28000" => self.is(ErrorCode::StoreUnavailable, error, "Check user and password of the URL, and pg_hba.conf of the server"),
             "3D000" => self.is(ErrorCode::StoreUnavailable, error, "Create the database, or name another one in the URL"),
             "42501" => self.is(ErrorCode::StoreUnavailable, error, "Grant the user CREATE and USAGE on the schema, or name a schema of its own"),
-            "25006" => self.is(ErrorCode::StoreUnavailable, error, "Connect to the primary server"),
+            "25006" => match self.is(ErrorCode::StoreUnavailable, error, "Connect to the primary server") {
+                Fault::Final(error) => Fault::Demoted(error),
+                fault => fault,
+            },
             "57014" => self.is(ErrorCode::StoreUnavailable, error, "The statement took too long"),
             code if code.starts_with("08") => Fault::Lost,
             code if code.starts_with("42") || code.starts_with("3F") || code.starts_with("XX") || code.starts_with("23") => {

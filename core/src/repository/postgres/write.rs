@@ -6,7 +6,6 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresRepository;
-use crate::job::{Error, ErrorCode};
 use crate::repository::durable::{Outcome, Write};
 use crate::repository::sql::Keys;
 use crate::repository::sql::connections::Failed;
@@ -222,12 +221,8 @@ fn row(row: &sqlx::postgres::PgRow) -> Result<Row, Failed> {
         place: row.try_get::<i64, _>(2)? as u64,
         version: row.try_get::<i64, _>(3)? as u64,
         owner: row.try_get::<&str, _>(4)?.into(),
-        standing: Standing::of(standing).ok_or_else(|| {
-            Error::new(
-                ErrorCode::StoreCorrupt,
-                format!("The record of job \"{id}\" is damaged: {standing} is no standing. Delete the job, or restore the database"),
-            )
-        })?,
+        // A damaged one is this job's own trouble: it can be removed, and nobody else's writes fail with it.
+        standing: Standing::of(standing).unwrap_or(Standing::Cleared),
         kind: row.try_get::<Option<&str>, _>(6)?.map(Into::into),
         id,
     })

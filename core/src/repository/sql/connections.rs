@@ -41,6 +41,8 @@ pub enum Fault {
     Lost,
     /// Trying again does not help.
     Final(Error),
+    /// The server takes no writes: it may not be the primary any more, or the name may mean another one by now.
+    Demoted(Error),
 }
 
 /// How a call on a connection failed.
@@ -216,7 +218,7 @@ impl<'p, S: Server> Call<'p, S> {
             let why = match timeout_at(limit, connections.server.connect()).await {
                 Ok(Ok(connection)) => return Ok(Held { connection, lane, _permit: permit }),
                 Ok(Err(error)) => match connections.server.fault(&error) {
-                    Fault::Final(error) => return Err(error),
+                    Fault::Final(error) | Fault::Demoted(error) => return Err(error),
                     Fault::Again | Fault::Lost => connections.server.tell(&error),
                 },
                 Err(_) => "no answer".to_owned(),
@@ -257,6 +259,11 @@ impl<'p, S: Server> Call<'p, S> {
                 }
                 self.pause().await;
                 Ok(())
+            }
+            Fault::Demoted(error) => {
+                drop(held);
+                self.connections.distrust();
+                Err(error)
             }
             fault => {
                 if matches!(timeout(SILENCE, S::rollback(held.connection())).await, Ok(Ok(()))) {
