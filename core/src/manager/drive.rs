@@ -227,9 +227,11 @@ impl Driven {
             // A process that nobody would know of is not started: its attempt has to be counted, whatever it does to us.
             return Outcome::Stopped;
         }
+        let until = self.options.timeouts.chunk_ms.map(|limit| tokio::time::Instant::now() + duration(limit));
         let outcome = self.watched(ticket, index, attempt, chunk, spec).await;
+        let files = file.as_deref().zip(final_file.as_deref());
         let outcome = match outcome {
-            Outcome::Completed(finished) => match self.keep(ticket, index, attempt, chunk, temporary.is_some(), file.as_deref(), final_file.as_deref()).await {
+            Outcome::Completed(finished) => match self.keep(ticket, index, attempt, chunk, temporary.is_some(), files, until).await {
                 Ok(()) => Outcome::Completed(finished),
                 Err(error) => Outcome::Failed { error, fatal: false },
             },
@@ -359,10 +361,10 @@ impl Driven {
         attempt: u32,
         chunk: &Chunk,
         renamed: bool,
-        file: Option<&Path>,
-        final_file: Option<&Path>,
+        files: Option<(&Path, &Path)>,
+        until: Option<tokio::time::Instant>,
     ) -> Result<(), ErrorInfo> {
-        let (Some(file), Some(final_file)) = (file, final_file) else { return Ok(()) };
+        let Some((file, final_file)) = files else { return Ok(()) };
         let missing = |message: String| ErrorInfo::new(ErrorCode::OutputMissing, format!("Chunk {} failed: {message}", chunk.id));
         let verification = self.options.verification();
         let hash = self.options.hash_outputs;
@@ -392,10 +394,21 @@ impl Driven {
             Err(error) => return Err(ErrorInfo::new(ErrorCode::Internal, error.to_string())),
         }
         if verification == VerifyOutput::Function {
-            // Whoever cancels does not wait for an answer that may never come.
+            let over = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Whoever cancels does not wait for an answer that may never come, nor does the limit of the chunk's time.
             let verdict = tokio::select! {
                 verdict = self.manager.ask(ticket, index, attempt, final_file) => verdict,
                 () = self.token.cancelled() => Err("the chunk was stopped".into()),
+                () = over => {
+                    remove(final_file.to_owned()).await;
+                    let limit = self.options.timeouts.chunk_ms.unwrap_or_default();
+                    return Err(ErrorInfo::new(ErrorCode::Timeout, format!("Chunk {} failed: it took longer than {limit} ms", chunk.id)));
+                }
             };
             if !matches!(verdict, Ok(true)) {
                 let path = final_file.to_owned();

@@ -15,7 +15,7 @@ use crate::job::state::WaitingFor;
 use crate::job::{ChunkState, Error, ErrorCode, ErrorInfo, JobEvent, JobState};
 use crate::planted::{Fault, is_planted};
 use crate::repository::durable::{Claim, Claimed, Mark, OwnerRow};
-use crate::repository::memory::{Ask, Slot, now_ms};
+use crate::repository::memory::{Ask, Cell, Slot, now_ms};
 use crate::repository::public::read;
 
 /// How often the store and the owners on this host are looked at when nothing happens.
@@ -268,16 +268,25 @@ impl Manager {
         let claim = Claim { owner: owner.clone(), kinds, most, dead: vec![owner], unowned: false, only: None };
         let claimed = durable.store.repository().claim(&claim).await.inspect_err(|_| durable.doubtful.store(true, Ordering::Release))?;
         for job in claimed {
-            if self.entry_of(&job.id).is_none() {
+            if !self.knows(&job.id) {
                 durable.suspect(&job.id);
             }
         }
         Ok(())
     }
 
+    /// Whether a job is in hand here: it runs, waits, or has ended and is still to be written down.
+    fn knows(&self, id: &str) -> bool {
+        let in_cache = |cell: Arc<Cell>| {
+            let slot = cell.lock();
+            !slot.is_gone() && slot.kept.as_ref().is_some_and(|kept| kept.mine || kept.is_behind())
+        };
+        self.entry_of(id).is_some() || self.repository.cell(id).is_some_and(in_cache)
+    }
+
     /// Whether the job was this manager's, and goes on.
     async fn take_back_one(self: &Arc<Self>, durable: &Arc<Durable>, id: &Arc<str>) -> Result<bool, Error> {
-        if self.entry_of(id).is_some() {
+        if self.knows(id) {
             return Ok(false);
         }
         let Some(stored) = durable.store.repository().load(id).await? else { return Ok(false) };
@@ -556,7 +565,7 @@ impl Manager {
     }
 
     /// What a change of owner means for the job.
-    fn recover_job(&self, claimed: &Claimed, cell: &crate::repository::memory::Cell, slot: &mut Slot) -> Result<(), Error> {
+    fn recover_job(&self, claimed: &Claimed, cell: &Cell, slot: &mut Slot) -> Result<(), Error> {
         let now = now_ms();
         let crashed = claimed.previous.is_some() && !claimed.released && !claimed.previous.as_ref().is_some_and(|previous| self.was_here(previous));
         let job = slot.job()?;
@@ -602,7 +611,7 @@ impl Manager {
     }
 
     /// Requests that the owner before did not come to. True: there is nothing left to run.
-    fn answer_before(&self, cell: &crate::repository::memory::Cell, slot: &mut Slot, asks: &[Ask]) -> Result<bool, Error> {
+    fn answer_before(&self, cell: &Cell, slot: &mut Slot, asks: &[Ask]) -> Result<bool, Error> {
         let pending = slot.job()?.state == JobState::Pending;
         if pending {
             let cancel = asks.iter().find(|ask| matches!(ask, Ask::Cancel { .. }));

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -36,6 +36,8 @@ enum Chunks {
 
 struct Worker {
     manager: Arc<Manager>,
+    /// Chunks that were run to their end.
+    done: Arc<AtomicU32>,
     over: Arc<AtomicBool>,
     driver: Option<JoinHandle<()>>,
 }
@@ -51,11 +53,12 @@ impl Worker {
         });
         let manager = Manager::over(store, options, notices, ProcessGroups::default(), 100);
         let over = Arc::new(AtomicBool::new(false));
+        let done = Arc::new(AtomicU32::new(0));
         let driver = {
-            let (manager, over) = (manager.clone(), over.clone());
-            std::thread::spawn(move || Driver { manager, chunks, running: HashMap::new() }.drive(&woken, &over))
+            let (manager, over, done) = (manager.clone(), over.clone(), done.clone());
+            std::thread::spawn(move || Driver { manager, chunks, done, running: HashMap::new() }.drive(&woken, &over))
         };
-        Worker { manager, over, driver: Some(driver) }
+        Worker { manager, done, over, driver: Some(driver) }
     }
 
     /// As `submitJob` does it.
@@ -91,6 +94,7 @@ impl Drop for Worker {
 struct Driver {
     manager: Arc<Manager>,
     chunks: Chunks,
+    done: Arc<AtomicU32>,
     /// Chunks that wait to be stopped, and their runs, by ticket.
     running: HashMap<u32, (u32, f64)>,
 }
@@ -120,6 +124,7 @@ impl Driver {
                         self.manager.next(ready.ticket)
                     } else {
                         let (index, attempt) = chunk(next);
+                        self.done.fetch_add(1, Ordering::Relaxed);
                         self.manager.complete(ready.ticket, index, attempt, 1.0, None)
                     };
                 }
@@ -286,4 +291,27 @@ async fn a_save_by_others_is_not_taken_for_a_write_that_failed() {
     assert!(end.extras.contains("\"note\":\"mine\""), "{}", end.extras);
     let all = events(&disk.open().expect("it is there")).await;
     assert_eq!(all.iter().filter(|body| body.contains("look at this")).count(), 1);
+}
+
+#[tokio::test]
+async fn what_has_ended_and_is_not_written_yet_is_not_taken_over_again() {
+    let disk = SimulatedDisk::new();
+    let worker = Worker::start(&disk, true, Chunks::End);
+    let client = Worker::start(&disk, false, Chunks::End);
+    for n in 0..4 {
+        let (id, other) = (format!("a{n}"), format!("b{n}"));
+        worker.manager.work(false);
+        within(client.submit(&other, 1)).await.expect("taken");
+        within(worker.submit(&id, 3)).await.expect("taken");
+        // Its end can't be written for a while, in which a claim has no answer.
+        disk.fail_commits(6);
+        disk.lose_claims(1);
+        worker.manager.work(true);
+        for id in [&id, &other] {
+            stored(&disk, id, JobState::Completed).await;
+        }
+        disk.fail_commits(0);
+        disk.lose_claims(0);
+    }
+    assert_eq!(worker.done.load(Ordering::Relaxed), 16);
 }
