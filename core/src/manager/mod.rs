@@ -10,12 +10,14 @@ mod commit;
 mod control;
 pub mod drive;
 mod durable;
+mod lease;
 mod notice;
 mod outputs;
 mod owner;
 mod recover;
 mod remote;
 mod run;
+mod watch;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};

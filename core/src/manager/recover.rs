@@ -1,239 +1,32 @@
-//! Ownership: renewing the lease, noticing its loss before it ends, taking over jobs whose owner is gone, and hearing what
-//! others did to the store.
+//! Recovery: claiming jobs that nobody works on any more, bringing them in, and finding those that are this manager's without
+//! its knowing.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::commit::kept;
 use super::durable::Durable;
 use super::owner::{kill_left_behind, parse_place};
-use super::{Entry, Manager, Notice, Stopping};
+use super::{Manager, Notice};
 use crate::job::options::FailurePolicy;
 use crate::job::state::WaitingFor;
 use crate::job::{ChunkState, Error, ErrorCode, ErrorInfo, JobEvent, JobState};
-use crate::planted::{Fault, is_planted};
-use crate::repository::durable::{Claim, Claimed, Mark, OwnerRow};
+use crate::repository::durable::{Claim, Claimed, OwnerRow};
 use crate::repository::memory::{Ask, Cell, Slot, now_ms};
 use crate::repository::public::read;
 
-/// How often the store and the owners on this host are looked at when nothing happens.
-const TICK: Duration = Duration::from_millis(250);
-/// Claims are not made more often, however much happens.
-const BETWEEN_CLAIMS: Duration = Duration::from_millis(30);
 /// Jobs claimed at once: so many, and twice as many as have ended since the claim before, up to the most. Who gets through
 /// them takes more; who does not leaves them to others.
-const CLAIMS: usize = 16;
+pub(super) const CLAIMS: usize = 16;
 const MOST_CLAIMS: usize = 512;
 /// How long the end of a run is waited for whose job was lost and came back.
 const LEFT_WITHIN: Duration = Duration::from_secs(10);
-/// How often a run is looked at that is just beginning or ending, a millisecond apart.
-const ENDING_LOOKS: u32 = 5_000;
-/// Events fetched at once.
-const EVENTS: usize = 2_000;
-/// Pages of events that are searched for the jobs that they are about.
-const MOST_PAGES: usize = 4;
-
-impl Durable {
-    /// Nothing may be done in the name of this owner any more after this much silence: a margin before others may take over.
-    fn patience(&self) -> Duration {
-        self.lease.mul_f64(0.8)
-    }
-
-    fn silence(&self) -> Duration {
-        if is_planted(Fault::LeaseRenewal) {
-            return Duration::ZERO;
-        }
-        self.renewed.lock().elapsed()
-    }
-
-    /// Whether the lease is fresh enough to take on more.
-    fn is_safe(&self) -> bool {
-        self.silence() < self.patience() / 2
-    }
-
-    async fn enroll(&self) -> Result<(), Error> {
-        let place = serde_json::to_string(&self.here).unwrap_or_default();
-        let asked = Instant::now();
-        let owner = self.owner();
-        self.store.repository().enroll(&owner, &place, self.lease).await?;
-        *self.renewed.lock() = asked;
-        self.enrolled.send_replace(Some(Ok(())));
-        Ok(())
-    }
-
-    /// What it owned under earlier names is free, once nothing of it runs here any more. What can't be stopped in time is left
-    /// to the end of its lease.
-    async fn retire_former(&self, manager: &Weak<Manager>) {
-        let until = Instant::now() + self.lease;
-        while manager.upgrade().is_some_and(|manager| manager.leaves_behind()) {
-            if Instant::now() >= until {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        for owner in self.former() {
-            if let Err(error) = self.store.repository().retire(&owner).await {
-                tracing::warn!(%error, "an earlier name could not be given back; its lease ends by itself");
-            }
-        }
-    }
-}
 
 impl Manager {
-    /// Renews the lease until the manager is gone or closed. What can't be renewed in time is given up before it ends.
-    pub(super) async fn lease_loop(weak: Weak<Manager>, durable: Arc<Durable>) {
-        while let Err(error) = durable.enroll().await {
-            tracing::warn!(%error, "the store does not take this manager's name");
-            durable.enrolled.send_replace(Some(Err(error)));
-            tokio::time::sleep(TICK.min(durable.lease / 3)).await;
-            if weak.strong_count() == 0 || durable.is_closed() {
-                durable.enrolled.send_replace(Some(Err(Error::new(ErrorCode::Closed, "The manager is closed"))));
-                return;
-            }
-        }
-        let every = (durable.lease / 4).max(Duration::from_millis(5));
-        let mut adrift = false;
-        let mut failed = false;
-        while weak.strong_count() > 0 && !durable.is_closed() {
-            // Not slept over: the moment from which nothing may be done any more. After an answer that came late there is no
-            // time to lose before the next one is asked for.
-            let rest = Some(durable.patience().saturating_sub(durable.silence())).filter(|rest| !rest.is_zero()).unwrap_or(every);
-            let due = if failed || adrift { every } else { every.saturating_sub(durable.silence()) };
-            tokio::time::sleep(due.min(Duration::from_millis(500)).min(rest)).await;
-            // Stopped, or asleep with the machine: whatever was ours may be another's by now.
-            if !adrift && durable.silence() >= durable.patience() {
-                adrift = Self::let_go(&weak, &durable);
-            }
-            if adrift {
-                match tokio::time::timeout(durable.patience(), durable.enroll()).await {
-                    Ok(Ok(())) => {
-                        adrift = false;
-                        // Beside the renewals: a store that is away again must not keep the loop from noticing it.
-                        let (former, manager) = (durable.clone(), weak.clone());
-                        durable.store.spawn(async move { former.retire_former(&manager).await });
-                    }
-                    Ok(Err(error)) => tracing::warn!(%error, "the lease can't be taken again"),
-                    Err(_) => tracing::warn!("the store did not answer in time"),
-                }
-                continue;
-            }
-            if durable.silence() < every.mul_f64(0.9) {
-                continue;
-            }
-            failed = false;
-            let asked = Instant::now();
-            let left = Some(durable.patience().saturating_sub(durable.silence())).filter(|left| !left.is_zero()).unwrap_or(every);
-            let owner = durable.owner();
-            match tokio::time::timeout(left, durable.store.repository().renew(&owner, durable.lease)).await {
-                // Granted, but perhaps after the lease was over and others had taken what was ours.
-                Ok(Ok(true)) if durable.silence() >= durable.patience() => adrift = Self::let_go(&weak, &durable),
-                Ok(Ok(true)) => *durable.renewed.lock() = asked,
-                // Somebody took this owner for dead.
-                Ok(Ok(false)) => adrift = Self::let_go(&weak, &durable),
-                Ok(Err(error)) => {
-                    failed = true;
-                    tracing::warn!(%error, "the lease could not be renewed");
-                }
-                Err(_) => tracing::warn!("the store did not answer in time to renew the lease"),
-            }
-            // That has used up the patience: what runs has the margin to end in, not less.
-            if !adrift && durable.silence() >= durable.patience() {
-                adrift = Self::let_go(&weak, &durable);
-            }
-        }
-        if !durable.is_closed() {
-            // Forgotten without being closed: its jobs are free at once.
-            let _ = durable.store.repository().retire(&durable.owner()).await;
-        }
-    }
-
-    /// Stops everything that is owned: the lease can't be trusted any more. Others, or this manager under a new name, take it
-    /// over; so they do with what has ended here and was not written down. True: there is nothing to hold on to before a new
-    /// name was taken.
-    fn let_go(weak: &Weak<Manager>, durable: &Arc<Durable>) -> bool {
-        let name = durable.change_owner();
-        let Some(manager) = weak.upgrade() else { return true };
-        for cell in manager.repository.cells() {
-            let works = manager.entry_of(&cell.id).is_some();
-            let known = cell.lock().kept.as_ref().is_some_and(|kept| kept.version > 0 && (kept.mine || works));
-            if known {
-                manager.lose(&cell, name.clone());
-            }
-        }
-        true
-    }
-
-    /// Hears of the store's changes, and takes over what is to be taken over, until the manager is gone or closed.
-    pub(super) async fn watch_loop(weak: Weak<Manager>, durable: Arc<Durable>) {
-        while durable.until_enrolled().await.is_err() {
-            if weak.strong_count() == 0 || durable.is_closed() {
-                return;
-            }
-        }
-        let repository = durable.store.repository().clone();
-        let mut mark: Option<Mark> = None;
-        let mut claimed_at: Option<Instant> = None;
-        let mut due = true;
-        while weak.strong_count() > 0 && !durable.is_closed() {
-            let limit = if due { BETWEEN_CLAIMS.saturating_sub(claimed_at.map_or(BETWEEN_CLAIMS, |at| at.elapsed())) } else { TICK };
-            if !limit.is_zero() {
-                tokio::select! {
-                    () = repository.changed(limit) => {}
-                    () = durable.poke.notified() => {}
-                }
-            }
-            let Some(manager) = weak.upgrade() else { break };
-            match repository.mark().await {
-                Ok(now) => {
-                    let before = mark.unwrap_or_default();
-                    if mark.is_none() {
-                        manager.repository.log.begin_at(now.sequence);
-                        durable.begun.send_replace(true);
-                    }
-                    // What could not be read, or answered yet, is asked for again.
-                    let heard = (now.requests == before.requests && mark.is_some()) || manager.hear_requests(&durable).await;
-                    if now.sequence != before.sequence || manager.repository.log.latest() < now.sequence {
-                        due = true;
-                        manager.fetch_events(&durable, now.sequence).await;
-                        manager.tell_awaited(&durable, mark.map(|mark| mark.sequence), now.sequence).await;
-                    }
-                    mark = Some(Mark { requests: if heard { now.requests } else { u64::MAX }, ..now });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the store could not be looked at");
-                    tokio::time::sleep(TICK).await;
-                    continue;
-                }
-            }
-            let elapsed = claimed_at.is_none_or(|at| at.elapsed() >= if due { BETWEEN_CLAIMS } else { TICK });
-            if elapsed {
-                claimed_at = Some(Instant::now());
-                due = false;
-                if durable.is_safe() {
-                    manager.take_back_given_up(&durable).await;
-                }
-                if manager.is_taking(&durable) {
-                    match manager.claim_round(&durable, None).await {
-                        Ok(ids) => {
-                            due = ids.len() >= CLAIMS;
-                            if ids.len() > CLAIMS {
-                                // It gets through them fast.
-                                claimed_at = None;
-                            }
-                        }
-                        Err(error) => tracing::warn!(%error, "jobs could not be taken over"),
-                    }
-                }
-                durable.looked.send_modify(|rounds| *rounds += 1);
-            }
-        }
-    }
-
     /// Goes on with jobs that are this manager's without its knowing, and that nobody else has taken over since. Gives their
     /// ids.
-    async fn take_back_given_up(self: &Arc<Self>, durable: &Arc<Durable>) -> Vec<Arc<str>> {
+    pub(super) async fn take_back_given_up(self: &Arc<Self>, durable: &Arc<Durable>) -> Vec<Arc<str>> {
         let _under_way = durable.begin();
         let mut taken = Vec::new();
         if self.is_closed() {
@@ -260,16 +53,11 @@ impl Manager {
         taken
     }
 
-    /// Finds jobs that the store says are this manager's, by claiming its own anew.
+    /// Finds jobs that the store says are this manager's, and that it does not know.
     async fn look_for_own(self: &Arc<Self>, durable: &Arc<Durable>) -> Result<(), Error> {
-        let owner = durable.owner();
-        let most = self.entries.read().len() + MOST_CLAIMS;
-        let kinds = Some(durable.kinds.clone());
-        let claim = Claim { owner: owner.clone(), kinds, most, dead: vec![owner], unowned: false, only: None };
-        let claimed = durable.store.repository().claim(&claim).await.inspect_err(|_| durable.doubtful.store(true, Ordering::Release))?;
-        for job in claimed {
-            if !self.knows(&job.id) {
-                durable.suspect(&job.id);
+        for id in durable.store.repository().owned(&durable.owner()).await? {
+            if !self.knows(&id) {
+                durable.suspect(&id);
             }
         }
         Ok(())
@@ -309,125 +97,8 @@ impl Manager {
         Ok(true)
     }
 
-    fn is_taking(&self, durable: &Durable) -> bool {
+    pub(super) fn is_taking(&self, durable: &Durable) -> bool {
         durable.runs && !durable.is_closed() && (durable.recover || durable.working.load(Ordering::Acquire)) && durable.is_safe()
-    }
-
-    /// Whether runs of jobs that are lost have not ended yet.
-    fn leaves_behind(&self) -> bool {
-        let running: Vec<_> = self.entries.read().values().filter(|entry| entry.run.lock().is_some()).cloned().collect();
-        running.iter().any(|entry| entry.cell.lock().is_gone())
-    }
-
-    async fn fetch_events(&self, durable: &Durable, upto: u64) {
-        if !self.repository.log.is_watched() {
-            self.repository.log.skip_to(upto);
-            return;
-        }
-        loop {
-            match durable.store.repository().events(self.repository.log.latest() + 1, EVENTS).await {
-                Ok(events) if events.is_empty() => return,
-                Ok(events) => {
-                    let more = events.len() >= EVENTS;
-                    self.repository.log.add_stored(events);
-                    if !more {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "events could not be read");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Tells those who wait for jobs of others that something happened to them after the event `from`; `None`: any may be meant.
-    async fn tell_awaited(&self, durable: &Durable, from: Option<u64>, upto: u64) {
-        if durable.awaited.lock().is_empty() {
-            return;
-        }
-        let concerned = match from {
-            Some(from) => Self::changed_jobs(durable, from, upto).await,
-            None => None,
-        };
-        for id in durable.awaited.lock().iter() {
-            if concerned.as_ref().is_none_or(|ids| ids.contains(id)) {
-                self.notices.push(Notice::Changed { id: id.clone() });
-            }
-        }
-    }
-
-    /// The jobs to whose life as a whole the events after `from` belong; `None`: they are too many, or can't be read.
-    async fn changed_jobs(durable: &Durable, mut from: u64, upto: u64) -> Option<HashSet<Arc<str>>> {
-        let mut ids = HashSet::new();
-        for _ in 0..MOST_PAGES {
-            if from >= upto {
-                return Some(ids);
-            }
-            let events = durable.store.repository().events(from + 1, EVENTS).await.ok()?;
-            from = events.last().map_or(upto, |event| event.sequence);
-            ids.extend(events.into_iter().filter(|event| event.body.starts_with("\"type\":\"job.")).map(|event| event.job));
-        }
-        None
-    }
-
-    /// Answers what others ask of the jobs that are owned here. False: not all of it.
-    async fn hear_requests(self: &Arc<Self>, durable: &Arc<Durable>) -> bool {
-        let requests = match durable.store.repository().requests(&durable.owner()).await {
-            Ok(requests) => requests,
-            Err(error) => {
-                tracing::warn!(%error, "requests could not be read");
-                return false;
-            }
-        };
-        let mut all = true;
-        for (id, body) in requests {
-            let Ok(ask) = serde_json::from_str::<Ask>(&body) else { continue };
-            match self.entry_of(&id) {
-                Some(entry) => self.answer_asked(durable, &entry, ask).await,
-                // Being taken over, perhaps.
-                None => all = false,
-            }
-        }
-        all
-    }
-
-    /// A request about a job that runs here or waits in the queue.
-    async fn answer_asked(self: &Arc<Self>, durable: &Arc<Durable>, entry: &Arc<Entry>, ask: Ask) {
-        for _ in 0..ENDING_LOOKS {
-            if self.stop(entry, Stopping::from(ask.clone())) {
-                return;
-            }
-            if let Ask::Delete = ask {
-                if self.leave_queue(entry) {
-                    self.notices.push(Notice::Dropped { ticket: entry.ticket, kept: false });
-                    self.delete_owned(durable, &entry.cell).await;
-                    return;
-                }
-            } else if self.answer_waiting(entry, &ask) {
-                return;
-            }
-            // It was started meanwhile, or is just ending.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
-    /// A request about a job that waits in the queue. False: it runs.
-    fn answer_waiting(&self, entry: &Arc<Entry>, ask: &Ask) -> bool {
-        let mut slot = entry.cell.lock();
-        match slot.job().map(|job| job.state) {
-            _ if slot.is_gone() => true,
-            Ok(JobState::Running) => false,
-            Ok(JobState::Pending) => {
-                let _ = self.change_now(&entry.cell, &mut slot, ask.clone(), now_ms());
-                drop(slot);
-                self.forget(entry);
-                self.notices.push(Notice::Dropped { ticket: entry.ticket, kept: matches!(ask, Ask::Pause { .. }) });
-                true
-            }
-            _ => true,
-        }
     }
 
     /// How many jobs a claim may take.
@@ -723,18 +394,6 @@ impl Manager {
                 return Ok(all);
             }
         }
-    }
-
-    /// Resolves once events of the durable store are followed.
-    ///
-    /// # Errors
-    ///
-    /// STORE_UNAVAILABLE, while the store can't be reached.
-    pub async fn begun(self: Arc<Self>) -> Result<(), Error> {
-        let Some(durable) = self.durable.clone() else { return Ok(()) };
-        durable.until_enrolled().await?;
-        let _ = durable.begun.subscribe().wait_for(|begun| *begun).await;
-        Ok(())
     }
 
     /// Also takes jobs that nobody has had yet, or stops doing so.

@@ -315,6 +315,9 @@ pub trait DurableRepository: Send + Sync + 'static {
     /// Leaves a request (JSON) for the owner of a job; false: there is no such job.
     async fn request(&self, id: &str, body: &str) -> Result<bool, Error>;
 
+    /// Pending and running jobs of an owner, oldest first.
+    async fn owned(&self, owner: &str) -> Result<Vec<Arc<str>>, Error>;
+
     /// Open requests about jobs of an owner, oldest first.
     async fn requests(&self, owner: &str) -> Result<Vec<(Arc<str>, String)>, Error>;
 

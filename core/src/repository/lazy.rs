@@ -81,6 +81,10 @@ impl<R: DurableRepository> DurableRepository for LazyRepository<R> {
         self.get().await?.request(id, body).await
     }
 
+    async fn owned(&self, owner: &str) -> Result<Vec<Arc<str>>, Error> {
+        self.get().await?.owned(owner).await
+    }
+
     async fn requests(&self, owner: &str) -> Result<Vec<(Arc<str>, String)>, Error> {
         self.get().await?.requests(owner).await
     }

@@ -572,6 +572,18 @@ impl DurableRepository for SimulatedRepository {
         .await
     }
 
+    async fn owned(&self, owner: &str) -> Result<Vec<Arc<str>>, Error> {
+        self.call(Access::Read, |world| {
+            let tables = &world.tables;
+            let is_owned = |id: &&Arc<str>| {
+                let row = &tables.jobs[*id];
+                row.owner.as_deref() == Some(owner) && !row.hold && matches!(row.state, JobState::Pending | JobState::Running)
+            };
+            Ok(tables.order.values().filter(is_owned).cloned().collect())
+        })
+        .await
+    }
+
     async fn requests(&self, owner: &str) -> Result<Vec<(Arc<str>, String)>, Error> {
         self.call(Access::Read, |world| {
             let owned = world.tables.jobs.iter().filter(|(_, row)| row.owner.as_deref() == Some(owner));

@@ -197,6 +197,11 @@ impl Opening {
         self.attempt(move |repository| async move { repository.request(&id, &body).await }).await.expect("request")
     }
 
+    pub async fn owned(&self, owner: &str) -> Vec<Arc<str>> {
+        let owner = owner.to_owned();
+        self.attempt(move |repository| async move { repository.owned(&owner).await }).await.expect("owned")
+    }
+
     pub async fn requests(&self, owner: &str) -> Vec<(Arc<str>, String)> {
         let owner = owner.to_owned();
         self.attempt(move |repository| async move { repository.requests(&owner).await }).await.expect("requests")
@@ -439,6 +444,7 @@ macro_rules! conformance {
                 a_claim_leaves_the_job_as_it_is
                 a_former_owner_is_refused_after_a_claim
                 each_job_is_claimed_exactly_once
+                an_owner_is_told_what_it_owns_and_is_not_done_yet
                 requests_go_to_the_owner_in_order
                 requests_follow_a_claim
                 requests_end_when_they_are_answered

@@ -371,6 +371,18 @@ pub async fn each_job_is_claimed_exactly_once(fixture: Fixture) {
     }
 }
 
+pub async fn an_owner_is_told_what_it_owns_and_is_not_done_yet(fixture: Fixture) {
+    let openings = fixture.openings(2).await;
+    let (store, other) = (&openings[0], &openings[1]);
+    store.enroll("o", LONG).await;
+    store.accept(vec![create_owned("b", "o"), create_owned("a", "o"), create_owned("theirs", "p"), create("free"), create_owned("done", "o")]).await;
+    store.accept(vec![change("done", 1, is("o"), |put| put.state = JobState::Completed)]).await;
+    store.accept(vec![change("a", 1, is("o"), |put| put.state = JobState::Running)]).await;
+    assert_eq!(other.owned("o").await, [Arc::from("b"), "a".into()]);
+    assert_eq!(store.owned("ghost").await, []);
+    assert_eq!(store.owned("").await, []);
+}
+
 pub async fn requests_go_to_the_owner_in_order(fixture: Fixture) {
     let openings = fixture.openings(2).await;
     let (store, other) = (&openings[0], &openings[1]);

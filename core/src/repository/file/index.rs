@@ -273,6 +273,12 @@ impl Index {
         places
     }
 
+    /// Pending and running jobs of an owner, oldest first.
+    pub fn owned_by(&self, owner: &str) -> Vec<Arc<str>> {
+        let places = self.open.get(&Owned::By(owner.into())).into_iter().flatten();
+        places.filter_map(|place| self.jobs.get(place)).map(|entry| entry.id.clone()).collect()
+    }
+
     /// Open requests about jobs of an owner, oldest first.
     pub fn requests(&self, owner: &str) -> Vec<(Arc<str>, String)> {
         let jobs = self.asked.iter().filter_map(|place| self.jobs.get(place)).filter(|entry| entry.columns.owner.as_deref() == Some(owner));

@@ -203,6 +203,10 @@ impl DurableRepository for FileRepository {
         self.store()?.write(|batch| write::request(batch, id, body)).await
     }
 
+    async fn owned(&self, owner: &str) -> Result<Vec<Arc<str>>, Error> {
+        Ok(self.store()?.state.lock().index.owned_by(owner))
+    }
+
     async fn requests(&self, owner: &str) -> Result<Vec<(Arc<str>, String)>, Error> {
         Ok(self.store()?.state.lock().index.requests(owner))
     }

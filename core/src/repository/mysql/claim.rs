@@ -1,5 +1,7 @@
 //! Owners, their leases, and what they leave behind. Leases are judged by the server's clock, in the statement.
 
+use std::sync::Arc;
+
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -65,6 +67,12 @@ impl MysqlRepository {
                 Ok(OwnerRow { id, place: row.try_get_unchecked(1)?, expired: row.try_get_unchecked(2)? })
             })
             .collect()
+    }
+
+    pub(super) async fn owned_on(&self, connection: &mut MySqlConnection, owner: &str) -> Result<Vec<Arc<str>>, Failed> {
+        let sql = "SELECT id FROM framewright_jobs WHERE claimable = ? AND owner = ? ORDER BY place";
+        let rows = sqlx::query(sql).bind(claimable::OWNED).bind(owner.as_bytes()).fetch_all(connection).await?;
+        rows.iter().map(|row| Ok(row.try_get_unchecked::<&str, _>(0)?.into())).collect()
     }
 
     pub(super) async fn claim_on(&self, connection: &mut MySqlConnection, claim: &Claim) -> Result<Vec<Claimed>, Failed> {

@@ -108,6 +108,10 @@ impl DurableRepository for MysqlRepository {
         on_connection!(self.connections.call(Lane::Work), |connection| self.request_on(connection, id, body))
     }
 
+    async fn owned(&self, owner: &str) -> Result<Vec<Arc<str>>, Error> {
+        on_connection!(self.connections.call(Lane::Work), |connection| self.owned_on(connection, owner))
+    }
+
     async fn requests(&self, owner: &str) -> Result<Vec<(Arc<str>, String)>, Error> {
         on_connection!(self.connections.call(Lane::Work), |connection| self.requests_on(connection, owner))
     }

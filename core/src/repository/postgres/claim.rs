@@ -1,5 +1,7 @@
 //! Owners, their leases, and what they leave behind. Leases are judged by the server's clock, in the statement.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use sqlx::Row;
@@ -23,6 +25,11 @@ const RENEW: &str = "
 const RETIRE: &str = "DELETE FROM @owners WHERE id = $1";
 
 const OWNERS: &str = "SELECT id, place, lease_ends <= clock_timestamp() FROM @owners ORDER BY id";
+
+/// By the index on what is claimable, as a range of it like [`LOCK_OLDEST`].
+const OWNED: &str = "
+    SELECT id FROM @jobs WHERE claimable > 0 AND (claimable, owner, place) > ($1, $2, 0) AND (claimable, owner) <= ($1, $2)
+    ORDER BY claimable, owner, place";
 
 /// Whose jobs may be claimed: each owner of claimable jobs is found by one step in the index (a "loose index scan"),
 /// however many jobs he has. Nobody's are listed under an empty owner.
@@ -83,6 +90,11 @@ impl PostgresRepository {
     pub(super) async fn owners_on(&self, connection: &mut PgConnection) -> Result<Vec<OwnerRow>, Failed> {
         let rows = sqlx::query(self.names.sql(OWNERS)).fetch_all(connection).await?;
         rows.iter().map(|row| Ok(OwnerRow { id: row.try_get::<&str, _>(0)?.into(), place: row.try_get(1)?, expired: row.try_get(2)? })).collect()
+    }
+
+    pub(super) async fn owned_on(&self, connection: &mut PgConnection, owner: &str) -> Result<Vec<Arc<str>>, Failed> {
+        let rows = sqlx::query(self.names.sql(OWNED)).bind(claimable::OWNED).bind(owner).fetch_all(connection).await?;
+        rows.iter().map(|row| Ok(row.try_get::<&str, _>(0)?.into())).collect()
     }
 
     pub(super) async fn claim_on(&self, connection: &mut PgConnection, claim: &Claim) -> Result<Vec<Claimed>, Failed> {

@@ -132,6 +132,10 @@ impl DurableRepository for PostgresRepository {
         on_connection!(self.connections.call(Lane::Work), |connection| self.request_on(connection, id, body))
     }
 
+    async fn owned(&self, owner: &str) -> Result<Vec<std::sync::Arc<str>>, Error> {
+        on_connection!(self.connections.call(Lane::Work), |connection| self.owned_on(connection, owner))
+    }
+
     async fn requests(&self, owner: &str) -> Result<Vec<(std::sync::Arc<str>, String)>, Error> {
         on_connection!(self.connections.call(Lane::Work), |connection| self.requests_on(connection, owner))
     }

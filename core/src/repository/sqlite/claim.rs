@@ -22,6 +22,9 @@ macro_rules! claimable {
     };
 }
 
+/// ?1: an owner.
+pub const OWNED: &str = concat!("SELECT id FROM job INDEXED BY job_to_claim WHERE standing = 1 AND owner = ?1 AND ", claimable!(), " ORDER BY place");
+
 /// ?1: the boot, ?2: the time. `+` takes the affinity away, without which only the first column of the index is used for the
 /// seek. The groups of work, with whether their owner is known and its lease not over.
 pub const GROUPS: &str = concat!(

@@ -324,6 +324,16 @@ impl DurableRepository for SqliteRepository {
         .await
     }
 
+    async fn owned(&self, owner: &str) -> Result<Vec<Arc<str>>, Error> {
+        bounded(&self.path, async {
+            let mut reader = self.reader().await?;
+            let rows = sqlx::query(claim::OWNED).bind(owner).fetch_all(&mut *reader).await.map_err(|error| self.failed(error))?;
+            let id = |row: &SqliteRow| -> Result<Arc<str>, sqlx::Error> { Ok(lossy(text(row, 0)?).into()) };
+            rows.iter().map(id).collect::<Result<_, _>>().map_err(|error| self.failed(error))
+        })
+        .await
+    }
+
     async fn requests(&self, owner: &str) -> Result<Vec<(Arc<str>, String)>, Error> {
         bounded(&self.path, async {
             let mut reader = self.reader().await?;
