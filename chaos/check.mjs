@@ -232,6 +232,8 @@ const RULES = {
         started.set(event.jobId, event.owner);
         if (!since.has(event.owner)) since.set(event.owner, event.at);
       }
+      // Resumed, it has an owner again, who has not begun it yet.
+      if (event.type === 'job.resumed') started.delete(event.jobId);
       if (event.type !== 'job.recovered' || !event.previousOwner) continue;
       const { previousOwner: owner, jobId, at } = event;
       const pid = processes.get(owner);

@@ -191,6 +191,10 @@ impl Manager {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let Some(stored) = durable.store.repository().load(&claimed.id).await? else { return Ok(()) };
+        // Claimed under a name that was given up meanwhile: free again.
+        if stored.owner.as_ref() != Some(&durable.owner()) {
+            return Ok(());
+        }
         let job = read(&stored)?;
         if let Some(cell) = self.repository.cell(&claimed.id) {
             if let Some(entry) = self.entry_of(&claimed.id) {

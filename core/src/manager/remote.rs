@@ -393,7 +393,8 @@ impl Manager {
             job.options = options;
             let runs = self.runs_job(&job);
             job.waiting_for = Some(WaitingFor::Slot);
-            let ownership = if runs { Ownership::Take(durable.owner()) } else { Ownership::Release };
+            let owner = durable.owner();
+            let ownership = if runs { Ownership::Take(owner.clone()) } else { Ownership::Release };
             let expect = Expect::At { version: stored.version, holder };
             match self.write_job(&durable, &job, expect, ownership, events).await {
                 Ok(Written::Done) => {}
@@ -406,7 +407,8 @@ impl Manager {
                     return Err(error);
                 }
             }
-            if !runs {
+            // The name may have been given up meanwhile: then the job is free, and claimed like any other.
+            if !runs || durable.owner() != owner {
                 return Ok(None);
             }
             let known = kept(&job, true);
