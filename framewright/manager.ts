@@ -970,9 +970,12 @@ export class JobManager {
     if (!['stdout', 'stderr'].includes(stream)) throw invalid('stream', `must be 'stdout' or 'stderr', got ${shown(stream)}`, 'options');
     const tail = integer(options.tailBytes, 'tailBytes', Infinity);
     await this.#bring(id);
-    const text = await settled(this.#engine.readLog(id, chunkId, Math.min(attempt, 0xffff_ffff), stream));
-    this.#rest(id);
-    return tail === Infinity ? text : tailOf(text, tail);
+    try {
+      const text = await settled(this.#engine.readLog(id, chunkId, Math.min(attempt, 0xffff_ffff), stream));
+      return tail === Infinity ? text : tailOf(text, tail);
+    } finally {
+      this.#rest(id);
+    }
   }
 
   // ── Events ──

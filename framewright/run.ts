@@ -311,7 +311,9 @@ export class JobRun {
     if (this.#timers) for (const timer of this.#timers) clearTimeout(timer);
     this.#timers = undefined;
     this.#unfollow?.();
-    this.#failure = this.bound && this.#end === 'failed' ? this.host.failure(this.id) : undefined;
+    // Asked for by a call of `execute` only.
+    const called = this.bound && this.given !== this.options;
+    this.#failure = called && this.#end === 'failed' ? this.host.failure(this.id) : undefined;
     this.host.ended(this, this.#end);
   }
 
@@ -495,7 +497,7 @@ export class JobRun {
           const { signal } = watch.controller;
           await this.#inside(chunk, options);
           if (signal.aborted) throw aborted('The chunk was not begun', signal);
-          const work = run(chunk, this, attempt, signal, index).then(async (done) => {
+          const work = Promise.resolve(run(chunk, this, attempt, signal, index)).then(async (done) => {
             await this.#verify(chunk, options, done);
             return done;
           });

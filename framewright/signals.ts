@@ -14,7 +14,7 @@ export function onAbort(signal: AbortSignal, call: () => void): () => void {
     const calls: Group['calls'] = new Set();
     const heard = (): void => {
       groups.delete(signal);
-      for (const each of [...calls]) each.call();
+      for (const each of [...calls]) if (calls.has(each)) each.call();
     };
     group = { calls, heard };
     groups.set(signal, group);

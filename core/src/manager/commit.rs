@@ -58,8 +58,8 @@ struct Taken {
 /// A submission that failed, and of which is not known whether the store has taken it.
 pub(super) struct Doubtful {
     pub id: Arc<str>,
-    /// Marks of the writes that were tried.
-    pub marks: Vec<Box<str>>,
+    /// The mark of the writes that were tried.
+    pub mark: Box<str>,
 }
 
 enum Source {
@@ -265,11 +265,13 @@ impl Manager {
             return None;
         }
         self.repository.being_written(slot);
-        let is_new = slot.kept.as_ref().is_some_and(|kept| kept.version == 0);
-        if is_new && durable.undone.lock().contains(&cell.id) {
-            // Written once an earlier submission of this id is known to be gone.
+        let kept = slot.kept.as_deref()?;
+        if kept.version == 0 && (kept.refused.is_some() || durable.undone.lock().contains(&cell.id)) {
+            // Written never, or once an earlier submission of this id is known to be gone.
             return None;
         }
+        // One for all tries of what follows on the same version: only one of them can be accepted.
+        let mark = kept.attempted.clone().unwrap_or_else(|| format!("{:x}", uuid::Uuid::new_v4().as_u64_pair().0).into());
         let events = slot.take_held();
         let (logs, more_logs) = slot.logs.as_mut().map_or_else(Default::default, |logs| logs.take_some(GROUP_BYTES));
         if !more_logs {
@@ -281,7 +283,6 @@ impl Manager {
         let extras = hash(&extras_text);
         let (version, state, requested, hold) = (job.version, job.state, job.requested, holds(job));
         let (spec, options, kind, mut head) = (job.spec.clone(), job.options.clone(), kind(job), parts::write_head(job));
-        let mark: Box<str> = format!("{:x}", uuid::Uuid::new_v4().as_u64_pair().0).into();
         parts::mark_head(&mut head, &mark);
         let copies = ChunkCopy::of(job, &rows);
         let outputs = rows
@@ -298,6 +299,8 @@ impl Manager {
         };
         let exists = kept.version > 0;
         let wanted = durable.runs && !hold && !kept.release && !kept.foreign && matches!(state, JobState::Pending | JobState::Running);
+        // It stays this manager's until all of it is written.
+        let wanted = wanted || more_logs && kept.mine;
         let ownership = match (wanted, kept.mine) {
             (true, true) => Ownership::Keep,
             (true, false) => Ownership::Take(durable.owner()),
@@ -329,6 +332,8 @@ impl Manager {
         });
         let unchanged = exists && version == kept.version && events.is_empty() && rows.is_empty() && logs.is_empty() && wanted == kept.mine;
         if unchanged {
+            // The write whose answer was lost had all of it.
+            self.caught_up(slot, &cell);
             return None;
         }
         if more_logs {
@@ -397,20 +402,25 @@ impl Manager {
         kept.spec = Some(taken.spec);
         kept.options = Some(taken.options);
         kept.extras = taken.extras;
-        kept.attempted.clear();
+        kept.attempted = None;
+        if told {
+            slot.notify(&cell.id);
+        }
+        self.caught_up(slot, cell);
+    }
+
+    /// The store has a job as far as `kept` says: who waited for that hears it, and a job that nobody works on leaves the cache.
+    fn caught_up(&self, slot: &mut Slot, cell: &Arc<Cell>) {
+        let Some(kept) = &mut slot.kept else { return };
         for (version, ack) in std::mem::take(&mut kept.acks) {
-            if version <= taken.version {
+            if version <= kept.version {
                 let _ = ack.send(Ok(()));
             } else {
                 kept.acks.push((version, ack));
             }
         }
-        // Nobody works on it: from now on it is read from the store.
-        let idle = !taken.mine && !kept.queued && self.entry_of(&cell.id).is_none();
-        if told && !idle {
-            slot.notify(&cell.id);
-        }
-        if idle {
+        // From now on it is read from the store.
+        if !kept.mine && !kept.queued && self.entry_of(&cell.id).is_none() {
             self.repository.remove(cell, slot, true);
         }
     }
@@ -418,7 +428,7 @@ impl Manager {
     /// A write was refused: somebody else has written, or owns the job now.
     async fn refused(&self, durable: &Arc<Durable>, write: Write, taken: Taken) {
         let cell = taken.cell.clone();
-        let attempted = cell.lock().kept.as_ref().map(|kept| kept.attempted.clone()).unwrap_or_default();
+        let attempted = cell.lock().kept.as_ref().and_then(|kept| kept.attempted.clone());
         let stored = match durable.store.repository().load(&cell.id).await {
             Ok(stored) => stored,
             Err(error) if error.code == ErrorCode::StoreCorrupt => {
@@ -439,7 +449,7 @@ impl Manager {
             return self.removed_elsewhere(&cell);
         };
         let ours = stored.owner.as_ref() == Some(&durable.owner()) || stored.owner.is_none() && !taken.mine;
-        if ours && attempted.iter().any(|mark| parts::has_mark(&stored.head, mark)) {
+        if ours && attempted.is_some_and(|mark| parts::has_mark(&stored.head, &mark)) {
             // One of the writes before this one was committed, only its answer was lost.
             let mut slot = cell.lock();
             let upto = taken.events.partition_point(|(version, _)| *version <= stored.version);
@@ -449,8 +459,10 @@ impl Manager {
             if let Some(kept) = &mut slot.kept {
                 kept.version = stored.version;
                 kept.mine = stored.owner.as_ref() == Some(&durable.owner());
-                kept.attempted.clear();
+                kept.state = stored.state;
+                kept.attempted = None;
             }
+            slot.notify(&cell.id);
             self.give_back(&mut slot, taken);
             self.repository.changed(&cell.id, &mut slot);
             durable.poke.notify_one();
@@ -494,7 +506,7 @@ impl Manager {
                 if let Some(kept) = &mut slot.kept {
                     kept.version = stored.version;
                     kept.state = stored.state;
-                    kept.attempted.clear();
+                    kept.attempted = None;
                 }
                 self.repository.changed(&cell.id, &mut slot);
                 drop(slot);
@@ -536,13 +548,14 @@ impl Manager {
                     }
                     if let Some(kept) = &mut slot.kept {
                         if doubtful {
-                            kept.attempted.push(taken.mark.clone());
+                            kept.attempted = Some(taken.mark.clone());
                         }
-                        if kept.version == 0 {
-                            // A job that could not be written is not taken.
+                        if kept.version == 0 && !kept.acks.is_empty() {
+                            // A job that could not be written is not taken, and not tried again: who submitted it was told.
                             for (_, ack) in std::mem::take(&mut kept.acks) {
                                 let _ = ack.send(Err(error.clone()));
                             }
+                            kept.refused = Some(error.clone());
                         }
                     }
                     self.give_back(&mut slot, *taken);
@@ -636,7 +649,7 @@ impl Manager {
             _ => return Ok(()),
         };
         // A job of the same id that somebody submitted since is another one.
-        let same = doubtful.marks.iter().any(|mark| parts::has_mark(&stored.head, mark));
+        let same = parts::has_mark(&stored.head, &doubtful.mark);
         if same {
             let event = Logged::of_id(doubtful.id.clone(), JobEvent::Deleted, now_ms());
             let expect = Expect::At { version: stored.version, holder: Holder::Anyone };

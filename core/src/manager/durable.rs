@@ -57,6 +57,8 @@ pub struct Durable {
     pub(super) writing: AtomicBool,
     /// Claims and removals that are under way.
     under_way: AtomicUsize,
+    /// Held while jobs are claimed and brought in: who looks for jobs that are this manager's must not find those.
+    pub(super) taking: tokio::sync::Mutex<()>,
     /// A claim ended without an answer: jobs may be this manager's that it does not know.
     pub(super) doubtful: AtomicBool,
     pub(super) direct: Mutex<Vec<Direct>>,
@@ -99,6 +101,7 @@ impl Durable {
             closed: AtomicBool::new(false),
             writing: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
+            taking: tokio::sync::Mutex::default(),
             doubtful: AtomicBool::new(false),
             direct: Mutex::default(),
             wake: Notify::new(),
@@ -188,6 +191,11 @@ impl Durable {
         }
         drop(given_up);
         self.poke.notify_one();
+    }
+
+    /// Whether anything is to be looked at.
+    pub(super) fn has_suspects(&self) -> bool {
+        self.doubtful.load(Ordering::Acquire) || !self.given_up.lock().is_empty()
     }
 
     /// Takes what is to be looked at.

@@ -43,6 +43,8 @@ impl Durable {
     /// What it owned under earlier names is free, once nothing of it runs here any more. What can't be stopped in time is left
     /// to the end of its lease.
     async fn retire_former(&self, manager: &Weak<Manager>) {
+        // Not one that is given up meanwhile.
+        let names = self.former();
         let until = Instant::now() + self.lease;
         while manager.upgrade().is_some_and(|manager| manager.leaves_behind()) {
             if Instant::now() >= until {
@@ -50,7 +52,7 @@ impl Durable {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        for owner in self.former() {
+        for owner in names {
             if let Err(error) = self.store.repository().retire(&owner).await {
                 tracing::warn!(%error, "an earlier name could not be given back; its lease ends by itself");
             }

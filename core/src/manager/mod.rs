@@ -228,6 +228,11 @@ impl Manager {
 
     fn forget(&self, entry: &Entry) {
         self.entries.write().remove(&entry.ticket);
+        self.unname(entry);
+    }
+
+    /// The job's id does not mean this entry any more.
+    fn unname(&self, entry: &Entry) {
         let mut state = self.state.lock();
         if state.by_id.get(&entry.cell.id).is_some_and(|known| known.ticket == entry.ticket) {
             state.by_id.remove(&entry.cell.id);
@@ -355,9 +360,9 @@ impl Manager {
         if let Some(entry) = self.entry(ticket) {
             self.forget(&entry);
             let mut slot = entry.cell.lock();
-            let marks = slot.kept.as_mut().map(|kept| std::mem::take(&mut kept.attempted)).unwrap_or_default();
-            if let (false, Some(durable), Some(manager)) = (marks.is_empty(), &self.durable, self.me.upgrade()) {
-                let doubtful = commit::Doubtful { id: entry.cell.id.clone(), marks };
+            let mark = slot.kept.as_mut().and_then(|kept| kept.attempted.take());
+            if let (Some(mark), Some(durable), Some(manager)) = (mark, &self.durable, self.me.upgrade()) {
+                let doubtful = commit::Doubtful { id: entry.cell.id.clone(), mark };
                 // Before the next submission of this id can be made.
                 durable.undone.lock().insert(doubtful.id.clone());
                 let durable = durable.clone();

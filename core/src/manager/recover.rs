@@ -29,6 +29,10 @@ impl Manager {
     pub(super) async fn take_back_given_up(self: &Arc<Self>, durable: &Arc<Durable>) -> Vec<Arc<str>> {
         let _under_way = durable.begin();
         let mut taken = Vec::new();
+        if !durable.has_suspects() {
+            return taken;
+        }
+        let _taking = durable.taking.lock().await;
         if self.is_closed() {
             return taken;
         }
@@ -92,6 +96,9 @@ impl Manager {
         // Whom it was taken from is in the record only, where a claim's answer was lost.
         let previous = job.owner.filter(|_| job.state == JobState::Running).unwrap_or_else(|| durable.owner());
         let owners = durable.store.repository().owners().await?;
+        if self.knows(id) {
+            return Ok(false);
+        }
         let claimed = Claimed { id: id.clone(), previous: Some(previous), released: false };
         self.take_over(durable, &claimed, &owners).await?;
         Ok(true)
@@ -115,6 +122,7 @@ impl Manager {
     /// Takes over jobs; gives their ids.
     pub(super) async fn claim_round(self: &Arc<Self>, durable: &Arc<Durable>, only: Option<Arc<str>>) -> Result<Vec<Arc<str>>, Error> {
         let _under_way = durable.begin();
+        let _taking = if only.is_none() { Some(durable.taking.lock().await) } else { None };
         let free = self.free_slots();
         // Who leaves has just given its jobs back.
         if only.is_none() && (free == 0 || self.is_closed()) {
@@ -198,7 +206,9 @@ impl Manager {
         let job = read(&stored)?;
         if let Some(cell) = self.repository.cell(&claimed.id) {
             if let Some(entry) = self.entry_of(&claimed.id) {
-                self.forget(&entry);
+                // A run that does not end keeps its slot until it does.
+                self.withdraw(&entry);
+                self.unname(&entry);
             }
             self.repository.remove(&cell, &mut cell.lock(), true);
         }

@@ -89,8 +89,8 @@ pub struct Kept {
     pub options: Option<Arc<Options>>,
     /// A hash of the extras that it has.
     pub extras: u64,
-    /// Marks of the writes since the last one whose answer came: any of them may have been committed.
-    pub attempted: Vec<Box<str>>,
+    /// The mark of the writes since the last one whose answer came: one of them may have been committed.
+    pub attempted: Option<Box<str>>,
     /// The job is to be given back.
     pub release: bool,
     /// The job is taken for others to run.
@@ -114,7 +114,7 @@ impl Kept {
             spec: None,
             options: None,
             extras: 0,
-            attempted: Vec::new(),
+            attempted: None,
             release: false,
             foreign: false,
             refused: None,
@@ -125,7 +125,7 @@ impl Kept {
 
     /// Whether there is something that the store does not have.
     pub fn is_behind(&self) -> bool {
-        self.queued || !self.attempted.is_empty()
+        self.queued || self.attempted.is_some()
     }
 }
 
