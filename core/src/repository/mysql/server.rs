@@ -5,7 +5,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use crate::job::{Error, ErrorCode};
 use crate::repository::sql::connections::{Fault, Server};
-use crate::repository::sql::{password_of, without};
+use crate::repository::sql::{no_delay, password_of, without};
 
 /// What every session needs, whatever the server's defaults are. A session that says nothing for 20 s in the middle of a
 /// transaction (its process was stopped or cut off) is ended by the server, and its locks with it; idle connections are
@@ -48,6 +48,9 @@ impl Server for Mysql {
 
     async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
         let mut connection = self.options.connect().await?;
+        if self.options.get_socket().is_none() {
+            no_delay::to_port(self.options.get_port());
+        }
         sqlx::raw_sql(SESSION).execute(&mut connection).await?;
         Ok(connection)
     }

@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use crate::job::{Error, ErrorCode};
 use crate::repository::sql::connections::{Fault, Server};
-use crate::repository::sql::{password_of, without};
+use crate::repository::sql::{no_delay, password_of, without};
 
 /// A PostgreSQL server.
 pub struct Postgres {
@@ -42,7 +42,11 @@ impl Server for Postgres {
     type Connection = PgConnection;
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        self.options.connect().await
+        let connection = self.options.connect().await?;
+        if self.options.get_socket().is_none() {
+            no_delay::to_port(self.options.get_port());
+        }
+        Ok(connection)
     }
 
     async fn rollback(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

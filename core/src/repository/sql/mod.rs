@@ -1,5 +1,6 @@
 //! What the stores on database servers share: [`judge`] decides what becomes of a group of writes, [`connections`] keeps
-//! connections and bounds every call, [`event_rows`] packs the events of a write into a row, [`page`] puts jobs together.
+//! connections and bounds every call, [`event_rows`] packs the events of a write into a row, [`page`] puts jobs together,
+//! [`no_delay`] sees to it that nothing written waits to be sent.
 //!
 //! The statements themselves differ too much between the dialects to be shared: they stand in [`super::postgres`] and
 //! [`super::mysql`].
@@ -7,6 +8,7 @@
 pub(super) mod connections;
 pub(super) mod event_rows;
 pub(super) mod judge;
+pub(super) mod no_delay;
 pub(super) mod page;
 
 /// What a claim may find in `claimable`, a column that is derived from state, hold and standing whenever a job is
