@@ -49,8 +49,6 @@ export declare class Engine {
   constructor(store: MemoryStore | undefined | null, mostRunning: number, kinds: Array<string>, runs: boolean, wake: () => void)
   /** The manager's native half over a durable store. */
   static over(store: DurableStore, mostRunning: number, leaseMs: number, recover: boolean, kinds: Array<string>, runs: boolean, wake: () => void): Engine
-  /** Resolves once the durable store has what is true of a job that is owned here. */
-  committed(id: string): Promise<undefined>
   /** The status of a job on the durable store, or null. */
   fetch(id: string): Promise<StoredStatus | undefined | null>
   /** A job of the durable store, for its chunks. */
@@ -368,6 +366,9 @@ export declare function submit(engine: number, id: string, spec: string, options
 
 /** JSON array of notices; null: none. */
 export declare function takeNotices(engine: number): string | null
+
+/** Tells by a notice with this token once the durable store has what is true of a job that is owned here. True: it has. */
+export declare function tellCommitted(engine: number, id: string, token: number): boolean
 
 /** A name beside `output` with the same extension. */
 export declare function temporaryBeside(output: string, tag: string): string

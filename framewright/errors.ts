@@ -37,12 +37,22 @@ export function invalid(path: string, message: string, what = 'argument'): Frame
   return new FramewrightError('VALIDATION', `Invalid ${what}: ${path} ${message}`, { issues: [{ path, message }] });
 }
 
+/** An error as the engine tells it. */
+export interface EngineError {
+  code: ErrorCode;
+  message: string;
+  issues?: Issue[];
+}
+
+export function fromEngine({ code, message, issues }: EngineError): FramewrightError {
+  return new FramewrightError(code, message, issues ? { issues } : {});
+}
+
 /** What the engine throws carries code and issues as JSON in its message. */
 export function typed(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof FramewrightError || !error.message.startsWith('{"code":')) return error;
   try {
-    const { code, message, issues } = JSON.parse(error.message) as { code: ErrorCode; message: string; issues?: Issue[] };
-    return new FramewrightError(code, message, issues ? { issues } : {});
+    return fromEngine(JSON.parse(error.message) as EngineError);
   } catch {
     return error;
   }

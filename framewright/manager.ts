@@ -4,10 +4,11 @@ import { randomUUID } from 'node:crypto';
 import type { DurableStore, Engine } from './binding.js';
 import { amount, checkFlag, checkId, checkMethod, checkObject, checkSignal, integer, isTexts, shown } from './arguments.js';
 import { cleanUp, isStorage, upload } from './artifacts.js';
+import { Commits } from './commits.js';
 import { drive } from './drive.js';
 import { durableOf, listStored, onDamage, overridden, statusOf } from './durable-repository.js';
 import { POLL_MS, untilEnded, type EndingHost } from './ending.js';
-import { FramewrightError, aborted, detailedInfoOf, infoOf, invalid, isAbort, messageOf, native, settled } from './errors.js';
+import { type EngineError, FramewrightError, aborted, detailedInfoOf, infoOf, invalid, isAbort, messageOf, native, settled } from './errors.js';
 import { EventPump } from './events.js';
 import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
 import binding from './native.js';
@@ -54,6 +55,7 @@ type Notice =
   | { kind: 'recovered'; ticket: number; id: string; needs: string | null }
   | { kind: 'dropped'; ticket: number; kept: boolean }
   | { kind: 'lost'; id: string }
+  | { kind: 'committed'; token: number; error?: EngineError }
   | { kind: 'verify'; ticket: number; question: number; index: number; attempt: number; file: string }
   | { kind: 'ran'; ticket: number };
 
@@ -96,6 +98,7 @@ export class JobManager {
   readonly #engine: Engine;
   /** Names the engine where a call is made for every job or chunk. */
   readonly #number: number;
+  readonly #commits: Commits;
   readonly #repository: JobRepository;
   readonly #executor: Executor | undefined;
   readonly #storage: ArtifactStorage | undefined;
@@ -160,6 +163,7 @@ export class JobManager {
       ? binding.Engine.over(durable, running, leaseMs, own.recover ?? true, this.#types as string[], executor !== undefined, wake)
       : new binding.Engine(store ?? null, running, this.#types as string[], executor !== undefined, wake);
     this.#number = this.#engine.number;
+    this.#commits = new Commits(this.#number, this.#alive);
     if (durable) onDamage(repository, JobManager.#damage(new WeakRef(this)));
     if (replaced.length > 0) setImmediate(JobManager.#replaced(new WeakRef(this), replaced)).unref();
     this.#events = new EventPump(
@@ -210,6 +214,7 @@ export class JobManager {
       },
       hear: () => this.#drain(),
       behind: (wake) => this.#behind.add(wake),
+      committed: (id) => this.#commits.of(id),
       tell: () => {
         if (this.#events.active || !this.#watchers.isIdle) this.#drain();
       },
@@ -290,7 +295,7 @@ export class JobManager {
     const ticket = typeof given === 'number' ? given : await given;
     if (hold) {
       try {
-        await (this.#durable ? settled(this.#engine.committed(id)) : this.#patience.with(this.#saver.once(id)));
+        await (this.#durable ? this.#commits.of(id) : this.#patience.with(this.#saver.once(id)));
       } catch (error) {
         this.#waiting.delete(ticket);
         this.#engine.discard(ticket);
@@ -429,8 +434,10 @@ export class JobManager {
   #ended(run: JobRun, state: JobState | undefined): void {
     this.#runs.delete(run.ticket);
     // A running job keeps the process alive until its end is written down.
-    if (this.#durable) void this.#engine.committed(run.id).catch(() => undefined).finally(() => this.#written(run.id));
-    else this.#alive.leave();
+    if (this.#durable) {
+      const written = (): void => this.#written(run.id);
+      void this.#commits.of(run.id).then(written, written);
+    } else this.#alive.leave();
     noteRun(this, run);
     if (state === 'paused' || state === 'failed') this.#keep(run.id, run.options);
     else if (this.#kept.size > 0) this.#kept.delete(run.id);
@@ -557,6 +564,9 @@ export class JobManager {
         else if (waiting) this.#signals.leave(waiting.id);
         return;
       }
+      case 'committed':
+        this.#commits.told(notice.token, notice.error);
+        return;
       case 'lost':
         this.#signals.leave(notice.id);
         this.#watchers.lose(notice.id, new FramewrightError('LEASE_LOST', `This manager no longer owns job "${notice.id}"`));

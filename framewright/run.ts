@@ -90,6 +90,8 @@ export interface RunHost {
   hear(): void;
   /** Calls back once the store has caught up, perhaps. */
   behind(wake: () => void): void;
+  /** Resolves once the durable store has what is true of a job now. */
+  committed(id: string): Promise<void>;
 }
 
 /** Chunks of a run, one after the other. */
@@ -546,7 +548,7 @@ export class JobRun {
   /** Waits until an attempt is counted, where a chunk may be what killed the owner before. */
   async #counted(): Promise<void> {
     // What can't be written is told when the attempt ends.
-    await this.#engine.committed(this.id).catch(() => undefined);
+    await this.host.committed(this.id).catch(() => undefined);
   }
 
   /** Gives the next chunk after an attempt that did not end with a result. */

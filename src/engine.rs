@@ -133,12 +133,6 @@ impl Engine {
         Ok(Self::of(Manager::over(store.inner.clone(), options, notices, exit::groups(env), most_running), false))
     }
 
-    /// Resolves once the durable store has what is true of a job that is owned here.
-    #[napi(catch_unwind)]
-    pub fn committed<'env>(&self, env: &'env Env, id: String) -> Result<PromiseRaw<'env, ()>> {
-        promise(env, self.inner.clone().committed(id))
-    }
-
     /// The status of a job on the durable store, or null.
     #[napi(catch_unwind)]
     pub fn fetch<'env>(&self, env: &'env Env, id: String) -> Result<PromiseRaw<'env, Option<StoredStatus>>> {

@@ -91,3 +91,9 @@ pub fn take_notices(engine: u32) -> Result<Option<String>> {
     let notices = with(engine, |manager| manager.notices.take())?;
     Ok(if notices.is_empty() { None } else { serde_json::to_string(&notices).ok() })
 }
+
+/// Tells by a notice with this token once the durable store has what is true of a job that is owned here. True: it has.
+#[napi(catch_unwind)]
+pub fn tell_committed(engine: u32, id: String, token: u32) -> Result<bool> {
+    with(engine, |manager| manager.tell_committed(&id, token))?.map_err(thrown)
+}

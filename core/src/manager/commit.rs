@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Manager;
+use super::{Manager, Notice};
 use super::durable::Durable;
 use super::outputs::OutputFile;
 use crate::job::parts::{self, ChunkCopy};
@@ -17,7 +17,7 @@ use crate::job::state::WaitingFor;
 use crate::job::{Error, ErrorCode, Job, JobEvent, JobState};
 use crate::repository::durable::{Action, ChunkWrite, Expect, Holder, LogWrite, Outcome, Ownership, Put, Write};
 use crate::repository::event_log::Logged;
-use crate::repository::memory::{Ask, Cell, Kept, Slot, now_ms};
+use crate::repository::memory::{Ack, Ask, Cell, Kept, Slot, now_ms};
 use crate::repository::public::read;
 
 /// Events that may wait for their commit before no further chunk is begun: those of 2,048 chunks, so that the next group
@@ -414,7 +414,7 @@ impl Manager {
         let Some(kept) = &mut slot.kept else { return };
         for (version, ack) in std::mem::take(&mut kept.acks) {
             if version <= kept.version {
-                let _ = ack.send(Ok(()));
+                ack.tell(Ok(()));
             } else {
                 kept.acks.push((version, ack));
             }
@@ -553,7 +553,7 @@ impl Manager {
                         if kept.version == 0 && !kept.acks.is_empty() {
                             // A job that could not be written is not taken, and not tried again: who submitted it was told.
                             for (_, ack) in std::mem::take(&mut kept.acks) {
-                                let _ = ack.send(Err(error.clone()));
+                                ack.tell(Err(error.clone()));
                             }
                             kept.refused = Some(error.clone());
                         }
@@ -659,37 +659,50 @@ impl Manager {
         Ok(())
     }
 
-    /// Resolves once the store has what is true of a job of the cache now.
+    /// Tells by a notice with this token once the store has what is true of a job of the cache now. True: it has.
     ///
     /// # Errors
     ///
-    /// DUPLICATE, LEASE_LOST, STORE_UNAVAILABLE, ... as the write ended.
-    pub async fn committed(self: Arc<Self>, id: String) -> Result<(), Error> {
-        match self.repository.cell(&id) {
+    /// As the notice's: DUPLICATE, LEASE_LOST, STORE_UNAVAILABLE, ... as the write ended.
+    pub fn tell_committed(&self, id: &str, token: u32) -> Result<bool, Error> {
+        let Some(cell) = self.repository.cell(id) else { return Ok(true) };
+        let notices = self.notices.clone();
+        Self::when_committed(&cell, || Ack::new(move |answer| notices.push(Notice::Committed { token, error: answer.err() })))
+    }
+
+    /// Resolves once the store has what is true of a job of the cache now; rejects as [`tell_committed`](Self::tell_committed).
+    pub async fn committed(&self, id: &str) -> Result<(), Error> {
+        match self.repository.cell(id) {
             Some(cell) => self.cell_committed(&cell).await,
             None => Ok(()),
         }
     }
 
-    /// The same of a job that is in hand, which by then may be out of hand: NOT_FOUND.
+    /// Resolves once the store has what is true now of a job that is in hand, which by then may be out of hand: NOT_FOUND.
     pub(super) async fn cell_committed(&self, cell: &Cell) -> Result<(), Error> {
-        let answer = {
-            let mut slot = cell.lock();
-            if slot.is_gone() {
-                return Err(Error::not_found(&cell.id));
-            }
-            let version = slot.job()?.version;
-            let Some(kept) = &mut slot.kept else { return Ok(()) };
-            if let Some(error) = &kept.refused {
-                return Err(error.clone());
-            }
-            if kept.version >= version {
-                return Ok(());
-            }
-            let (ack, answer) = oneshot::channel();
-            kept.acks.push((version, ack));
-            answer
-        };
-        answer.await.map_err(|_| Error::new(ErrorCode::Closed, "The manager is closed"))?
+        let (tell, answer) = oneshot::channel();
+        let ack = Ack::new(|answer| drop(tell.send(answer)));
+        match Self::when_committed(cell, || ack)? {
+            true => Ok(()),
+            false => answer.await.map_err(|_| Error::new(ErrorCode::Closed, "The manager is closed"))?,
+        }
+    }
+
+    /// False: it will be told.
+    fn when_committed(cell: &Cell, ack: impl FnOnce() -> Ack) -> Result<bool, Error> {
+        let mut slot = cell.lock();
+        if slot.is_gone() {
+            return Err(Error::not_found(&cell.id));
+        }
+        let version = slot.job()?.version;
+        let Some(kept) = &mut slot.kept else { return Ok(true) };
+        if let Some(error) = &kept.refused {
+            return Err(error.clone());
+        }
+        let known = kept.version >= version;
+        if !known {
+            kept.acks.push((version, ack()));
+        }
+        Ok(known)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
+use crate::job::Error;
 use crate::repository::Watcher;
 
 /// One piece of news.
@@ -77,6 +78,14 @@ pub enum Notice {
         id: Arc<str>,
         /// The option without which it can't go on and which is not written down.
         needs: Option<&'static str>,
+    },
+    /// What was waited for is in the store, or will not be.
+    Committed {
+        /// As it was given.
+        token: u32,
+        /// Why not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<Error>,
     },
     /// Another manager owns the job now.
     Lost {

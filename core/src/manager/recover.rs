@@ -1,6 +1,7 @@
 //! Recovery: claiming jobs that nobody works on any more, bringing them in, and finding those that are this manager's without
 //! its knowing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::{Manager, Notice};
 use crate::job::options::FailurePolicy;
 use crate::job::state::WaitingFor;
 use crate::job::{ChunkState, Error, ErrorCode, ErrorInfo, JobEvent, JobState};
-use crate::repository::durable::{Claim, Claimed, OwnerRow};
+use crate::repository::durable::{Claim, Claimed, OwnerRow, Stored};
 use crate::repository::memory::{Ask, Cell, Slot, now_ms};
 use crate::repository::public::read;
 
@@ -20,6 +21,8 @@ use crate::repository::public::read;
 /// them takes more; who does not leaves them to others.
 pub(super) const CLAIMS: usize = 16;
 const MOST_CLAIMS: usize = 512;
+/// Jobs read at once.
+const LOADED: usize = 64;
 /// How long the end of a run is waited for whose job was lost and came back.
 const LEFT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -100,7 +103,8 @@ impl Manager {
             return Ok(false);
         }
         let claimed = Claimed { id: id.clone(), previous: Some(previous), released: false };
-        self.take_over(durable, &claimed, &owners).await?;
+        self.clear_the_ground(durable, &claimed, &owners).await;
+        self.take_over(durable, &claimed, None).await?;
         Ok(true)
     }
 
@@ -157,14 +161,8 @@ impl Manager {
             }
         };
         if !controls {
-            for claimed in &claimed {
-                if let Err(error) = self.take_over(durable, claimed, &owners).await {
-                    tracing::error!(job = %claimed.id, %error, "a job could not be taken over");
-                    self.warn(&claimed.id, &format!("The job could not be taken over: {}", error.message), None);
-                    if error.code != ErrorCode::StoreCorrupt {
-                        durable.suspect(&claimed.id);
-                    }
-                }
+            for claimed in claimed.chunks(LOADED) {
+                self.take_over_all(durable, claimed, &owners).await;
             }
             if claimed.len() < most {
                 // Their jobs are orphans with or without them.
@@ -174,6 +172,29 @@ impl Manager {
             }
         }
         Ok(claimed.into_iter().map(|claimed| claimed.id).collect())
+    }
+
+    /// Takes over jobs that were claimed: they are read together, and brought in one by one.
+    async fn take_over_all(self: &Arc<Self>, durable: &Arc<Durable>, claimed: &[Claimed], owners: &[OwnerRow]) {
+        for claimed in claimed {
+            self.clear_the_ground(durable, claimed, owners).await;
+        }
+        // A job that still ends here is read when it has.
+        let ids: Vec<Arc<str>> = claimed.iter().filter(|claimed| self.entry_of(&claimed.id).is_none()).map(|claimed| claimed.id.clone()).collect();
+        let mut found: HashMap<Arc<str>, Stored> = match durable.store.repository().load_some(&ids).await {
+            Ok(listing) => listing.jobs.into_iter().map(|stored| (stored.id.clone(), stored)).collect(),
+            // Each is tried by itself: one that can't be read is nobody else's trouble.
+            Err(_) => HashMap::new(),
+        };
+        for claimed in claimed {
+            if let Err(error) = self.take_over(durable, claimed, found.remove(&claimed.id)).await {
+                tracing::error!(job = %claimed.id, %error, "a job could not be taken over");
+                self.warn(&claimed.id, &format!("The job could not be taken over: {}", error.message), None);
+                if error.code != ErrorCode::StoreCorrupt {
+                    durable.suspect(&claimed.id);
+                }
+            }
+        }
     }
 
     /// Kills what an owner that is gone left running of a job on this host.
@@ -190,15 +211,21 @@ impl Manager {
         }
     }
 
-    /// Brings a job that was claimed into the cache and has the driver told.
-    async fn take_over(self: &Arc<Self>, durable: &Arc<Durable>, claimed: &Claimed, owners: &[OwnerRow]) -> Result<(), Error> {
-        self.clear_the_ground(durable, claimed, owners).await;
+    /// Brings a job that was claimed into the cache and has the driver told. `found`: what the store has of it, if that was
+    /// read since.
+    async fn take_over(self: &Arc<Self>, durable: &Arc<Durable>, claimed: &Claimed, found: Option<Stored>) -> Result<(), Error> {
         // What is left of the time when this manager had lost it ends first.
         let until = Instant::now() + LEFT_WITHIN;
         while self.entry_of(&claimed.id).is_some() && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let Some(stored) = durable.store.repository().load(&claimed.id).await? else { return Ok(()) };
+        let stored = match found {
+            Some(stored) => stored,
+            None => match durable.store.repository().load(&claimed.id).await? {
+                Some(stored) => stored,
+                None => return Ok(()),
+            },
+        };
         // Claimed under a name that was given up meanwhile: free again.
         if stored.owner.as_ref() != Some(&durable.owner()) {
             return Ok(());

@@ -229,7 +229,7 @@ impl Manager {
         let Some(controlled) = self.control_now(&entry.cell.id, control, ask, strict)? else { return Ok(None) };
         if controlled == Controlled::Done {
             let id = entry.cell.id.to_string();
-            self.clone().committed(id).await?;
+            self.committed(&id).await?;
         }
         Ok(Some(controlled))
     }

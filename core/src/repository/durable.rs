@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::job::{Error, JobState};
+use crate::job::{Error, ErrorCode, JobState};
 
 /// What a write expects of the stored job.
 #[derive(Debug, Clone, PartialEq)]
@@ -291,6 +291,19 @@ pub trait DurableRepository: Send + Sync + 'static {
 
     /// A job; STORE_CORRUPT when its record is damaged.
     async fn load(&self, id: &str) -> Result<Option<Stored>, Error>;
+
+    /// Several jobs at once, in any order; those that are not there, or are too much for one answer, are left out.
+    async fn load_some(&self, ids: &[Arc<str>]) -> Result<Listing, Error> {
+        let mut listing = Listing::default();
+        for id in ids {
+            match self.load(id).await {
+                Ok(stored) => listing.jobs.extend(stored),
+                Err(error) if error.code == ErrorCode::StoreCorrupt => listing.damaged.push((id.clone(), error.message)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(listing)
+    }
 
     /// Jobs in `states` (all, when empty) whose place is above `after`. At most `most`, fewer when they are large.
     async fn list(&self, states: &[JobState], after: u64, most: usize) -> Result<Listing, Error>;

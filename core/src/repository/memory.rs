@@ -12,7 +12,7 @@ use dashmap::mapref::entry::Entry as MapEntry;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::Watcher;
 use super::durable::LogWrite;
@@ -98,9 +98,34 @@ pub struct Kept {
     /// Why the store will never have it.
     pub refused: Option<Error>,
     /// Who waits for a version to be committed.
-    pub acks: Vec<(u64, oneshot::Sender<Result<(), Error>>)>,
+    pub acks: Vec<(u64, Ack)>,
     /// It waits to be written.
     pub queued: bool,
+}
+
+/// Somebody who waits for a commit, and is told once how it went. Whoever is not told any more hears CLOSED.
+pub struct Ack(Option<Box<dyn FnOnce(Result<(), Error>) + Send>>);
+
+impl Ack {
+    /// `hear` is called with the job locked: it must not come back here.
+    pub fn new(hear: impl FnOnce(Result<(), Error>) + Send + 'static) -> Self {
+        Self(Some(Box::new(hear)))
+    }
+
+    /// Tells how it went.
+    pub fn tell(mut self, answer: Result<(), Error>) {
+        if let Some(hear) = self.0.take() {
+            hear(answer);
+        }
+    }
+}
+
+impl Drop for Ack {
+    fn drop(&mut self) {
+        if let Some(hear) = self.0.take() {
+            hear(Err(Error::new(ErrorCode::Closed, "The manager is closed")));
+        }
+    }
 }
 
 impl Kept {
@@ -249,7 +274,7 @@ impl Slot {
     /// Tells those who wait for a commit that it will not come.
     pub fn fail_acks(&mut self, error: &Error) {
         for (_, ack) in self.kept.as_mut().map(|kept| std::mem::take(&mut kept.acks)).unwrap_or_default() {
-            let _ = ack.send(Err(error.clone()));
+            ack.tell(Err(error.clone()));
         }
     }
 

@@ -89,6 +89,34 @@ pub async fn large_jobs_are_listed_whole(fixture: Fixture) {
     }
 }
 
+pub async fn several_jobs_are_loaded_at_once(fixture: Fixture) {
+    let store = &fixture.store;
+    let full = |index: usize| {
+        create_with(&format!("job-{index}"), |put| {
+            put.options = Some(format!("{{\"n\":{index}}}"));
+            put.chunks = (0..index as u32).map(|position| chunk(position, &format!("{index}, {position}"))).collect();
+        })
+    };
+    store.accept((0..40).map(full).collect()).await;
+    store.request("job-7", "{\"a\":1}").await;
+    store.request("job-7", "{\"a\":2}").await;
+    assert_eq!(store.load_some(&[]).await, []);
+    let ids = ["job-30", "job-7", "missing", "job-0", "job-12"];
+    let mut found = store.load_some(&ids).await;
+    found.sort_by_key(|stored| stored.place);
+    assert_eq!(names(&found), ["job-0", "job-7", "job-12", "job-30"]);
+    for stored in &found {
+        assert_eq!(Some(stored), store.load(&stored.id).await.as_ref());
+    }
+    // What is too much for one answer is left out, and is there when it is asked for again.
+    let large = "x".repeat(12 * 1024 * 1024);
+    for index in 0..4 {
+        store.accept(vec![create_with(&format!("large-{index}"), |put| put.spec = Some(large.clone()))]).await;
+    }
+    let found = store.load_some(&["large-0", "large-1", "large-2", "large-3"]).await;
+    assert!(!found.is_empty() && found.iter().all(|stored| stored.spec == large));
+}
+
 pub async fn places_are_never_used_again(fixture: Fixture) {
     let store = &fixture.store;
     let mut last = 0;

@@ -134,6 +134,13 @@ impl Opening {
         self.load(id).await.unwrap_or_else(|| panic!("{id} must be stored"))
     }
 
+    pub async fn load_some(&self, ids: &[&str]) -> Vec<Stored> {
+        let ids: Vec<Arc<str>> = ids.iter().map(|id| (*id).into()).collect();
+        let listing = self.attempt(move |repository| async move { repository.load_some(&ids).await }).await.expect("load_some");
+        assert!(listing.damaged.is_empty(), "no record is damaged: {:?}", listing.damaged);
+        listing.jobs
+    }
+
     pub async fn list(&self, states: &[JobState], after: u64, most: usize) -> Listing {
         let states = states.to_vec();
         self.attempt(move |repository| async move { repository.list(&states, after, most).await }).await.expect("list")
@@ -407,6 +414,7 @@ macro_rules! conformance {
                 jobs_are_listed_by_state
                 pages_cover_everything_once
                 large_jobs_are_listed_whole
+                several_jobs_are_loaded_at_once
                 places_are_never_used_again
                 a_listing_under_load_misses_nothing
                 what_is_read_is_one_version

@@ -67,7 +67,7 @@ impl Worker {
         let options = Options::parse("")?;
         let spec = Spec::parse(&spec, Rules { needs_command: false }, &options)?;
         let ticket = self.manager.submit(id, spec, options, None, true)?;
-        match self.manager.clone().committed(id.into()).await {
+        match self.manager.committed(id).await {
             Ok(()) => self.manager.admit(ticket),
             Err(error) => {
                 self.manager.discard(ticket);

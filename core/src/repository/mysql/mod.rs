@@ -80,6 +80,10 @@ impl DurableRepository for MysqlRepository {
         on_connection!(self.connections.call(Lane::Work), |connection| self.load_on(connection, id))?.only()
     }
 
+    async fn load_some(&self, ids: &[Arc<str>]) -> Result<Listing, Error> {
+        Ok(on_connection!(self.connections.call(Lane::Work), |connection| self.load_some_on(connection, ids))?.finish())
+    }
+
     async fn list(&self, states: &[JobState], after: u64, most: usize) -> Result<Listing, Error> {
         Ok(on_connection!(self.connections.call(Lane::Work), |connection| self.list_on(connection, states, after, most))?.finish())
     }

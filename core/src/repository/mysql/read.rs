@@ -51,6 +51,20 @@ impl MysqlRepository {
         Ok(page)
     }
 
+    pub(super) async fn load_some_on(&self, connection: &mut MySqlConnection, ids: &[Arc<str>]) -> Result<Page, Failed> {
+        sqlx::raw_sql(SNAPSHOT).execute(&mut *connection).await?;
+        let mut rows = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(1024) {
+            let (marks, ids) = list(ids);
+            let mut query = sqlx::query(AssertSqlSafe(format!("{JOBS} WHERE j.id IN ({marks})")));
+            for id in ids {
+                query = query.bind(id.as_bytes());
+            }
+            rows.append(&mut query.fetch_all(&mut *connection).await?);
+        }
+        self.page_of(connection, &rows, ids.len()).await
+    }
+
     pub(super) async fn list_on(&self, connection: &mut MySqlConnection, states: &[JobState], after: u64, most: usize) -> Result<Page, Failed> {
         sqlx::raw_sql(SNAPSHOT).execute(&mut *connection).await?;
         let after = i64::try_from(after).unwrap_or(i64::MAX);
@@ -71,6 +85,11 @@ impl MysqlRepository {
             }
             query.bind(limit).fetch_all(&mut *connection).await?
         };
+        self.page_of(connection, &rows, most).await
+    }
+
+    /// As many of these as a page holds, in full; ends the transaction.
+    async fn page_of(&self, connection: &mut MySqlConnection, rows: &[MySqlRow], most: usize) -> Result<Page, Failed> {
         let mut page = Page::new(rows.iter().map(job_row).collect::<Result<_, _>>()?, most);
         let mut sizes: HashMap<i64, i64> = HashMap::new();
         for table in ["framewright_texts", "framewright_chunks"] {

@@ -9,8 +9,10 @@ mod listener;
 mod read;
 mod schema;
 mod server;
+mod statement;
 mod write;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,8 +63,8 @@ impl Names {
         statement.replace('@', &self.prefix)
     }
 
-    /// The same, for sqlx. Safe: statements are constants, and the schema is quoted.
-    fn sql(&self, statement: &'static str) -> AssertSqlSafe<String> {
+    /// The same, for sqlx. Safe: statements are made of constants, and the schema is quoted.
+    fn sql(&self, statement: &str) -> AssertSqlSafe<String> {
         AssertSqlSafe(self.put_into(statement))
     }
 
@@ -104,6 +106,10 @@ impl DurableRepository for PostgresRepository {
         on_connection!(self.connections.call(Lane::Work), |connection| self.load_on(connection, id))?.only()
     }
 
+    async fn load_some(&self, ids: &[Arc<str>]) -> Result<Listing, Error> {
+        Ok(on_connection!(self.connections.call(Lane::Work), |connection| self.load_some_on(connection, ids))?.finish())
+    }
+
     async fn list(&self, states: &[JobState], after: u64, most: usize) -> Result<Listing, Error> {
         Ok(on_connection!(self.connections.call(Lane::Work), |connection| self.list_on(connection, states, after, most))?.finish())
     }
@@ -132,11 +138,11 @@ impl DurableRepository for PostgresRepository {
         on_connection!(self.connections.call(Lane::Work), |connection| self.request_on(connection, id, body))
     }
 
-    async fn owned(&self, owner: &str) -> Result<Vec<std::sync::Arc<str>>, Error> {
+    async fn owned(&self, owner: &str) -> Result<Vec<Arc<str>>, Error> {
         on_connection!(self.connections.call(Lane::Work), |connection| self.owned_on(connection, owner))
     }
 
-    async fn requests(&self, owner: &str) -> Result<Vec<(std::sync::Arc<str>, String)>, Error> {
+    async fn requests(&self, owner: &str) -> Result<Vec<(Arc<str>, String)>, Error> {
         on_connection!(self.connections.call(Lane::Work), |connection| self.requests_on(connection, owner))
     }
 

@@ -1,6 +1,5 @@
-//! Gives back what is kept. A job is read in a snapshot: its rows are all of one commit.
+//! Gives back what is kept. A job is read in a snapshot, by one statement: its rows are all of one commit.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::Row;
@@ -12,44 +11,62 @@ use crate::job::{Error, ErrorCode, JobState};
 use crate::repository::durable::{LogStream, Mark, StoredEvent};
 use crate::repository::sql::connections::Failed;
 use crate::repository::sql::event_rows;
-use crate::repository::sql::page::{JobRow, Page};
+use crate::repository::sql::page::{JobRow, PAGE_BYTES, Page};
 
 const SNAPSHOT: &str = "
     BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL statement_timeout = '25s';
     SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
-macro_rules! jobs {
-    ($from:literal) => {
+/// Keys, places and sizes of jobs, in order of arrival.
+macro_rules! sizes {
+    ($jobs:literal) => {
         concat!(
-            "SELECT j.key, j.id, j.place, j.version, j.state, j.kind, j.owner, j.standing, j.hold, extract(epoch FROM o.renewed_at)::float8 * 1000, j.head FROM ",
-            $from
+            "SELECT j.key, j.place, (octet_length(j.head) + coalesce((SELECT sum(octet_length(body)) FROM @texts t WHERE t.job_key = j.key), 0)
+                + coalesce((SELECT sum(octet_length(body)) FROM @chunks c WHERE c.job_key = j.key), 0))::bigint FROM ",
+            $jobs,
+            " ORDER BY j.place"
         )
     };
 }
 
-const LOAD: &str = jobs!("@jobs j LEFT JOIN @owners o ON o.id = j.owner WHERE j.id = $1");
+/// Jobs with all that belongs to them, in rows that tell by their first column ([`Part`]) what they are of. The others are
+/// the columns of a job; what belongs to it fills key, number and body. In no order.
+macro_rules! whole {
+    ($keys:literal) => {
+        concat!(
+            "WITH wanted AS (",
+            $keys,
+            ")
+            SELECT 0, j.key, j.place, j.head, j.id, j.version, j.state, j.kind, j.owner, j.standing, j.hold, extract(epoch FROM o.renewed_at)::float8 * 1000
+                FROM wanted JOIN @jobs j ON j.key = wanted.key LEFT JOIN @owners o ON o.id = j.owner
+            UNION ALL SELECT 1, t.job_key, t.name, t.body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted JOIN @texts t ON t.job_key = wanted.key
+            UNION ALL SELECT 2, c.job_key, c.idx, c.body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted JOIN @chunks c ON c.job_key = wanted.key
+            UNION ALL SELECT 3, r.job_key, r.number, r.body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted JOIN @requests r ON r.job_key = wanted.key"
+        )
+    };
+}
 
-const LIST: &str = jobs!("@jobs j LEFT JOIN @owners o ON o.id = j.owner WHERE j.place > $1 ORDER BY j.place LIMIT $2");
+/// `$1`: an id.
+const ONE: &str = whole!("SELECT key FROM @jobs WHERE id = $1");
+
+/// `$1`: keys.
+const THESE: &str = whole!("SELECT key FROM unnest($1::bigint[]) AS given(key)");
+
+/// `$1`: ids. A join, because a comparison with a long array may be
+/// done element by element.
+const FIND: &str = sizes!("(SELECT j.* FROM unnest($1::text[]) AS wanted(id) JOIN @jobs j ON j.id = wanted.id) j");
+
+/// `$1`: the place before a page, `$2`: its length, `$3`: states.
+const PAGE: &str = sizes!("(SELECT * FROM @jobs WHERE place > $1 ORDER BY place LIMIT $2) j");
 
 /// Each state is a range of the index on state and place. Written as a range, and ordered by both: with an equality the
 /// planner may take the index on places, and read all finished jobs on its way to the few others.
-const LIST_STATES: &str = jobs!(
-    "unnest($3::smallint[]) AS s(state) CROSS JOIN LATERAL (
+const PAGE_OF_STATES: &str = sizes!(
+    "(SELECT ranges.* FROM unnest($3::smallint[]) AS s(state) CROSS JOIN LATERAL (
         SELECT * FROM @jobs j WHERE (j.state, j.place) > (s.state, $1) AND (j.state, j.place) < (s.state + 1, 0) ORDER BY j.state, j.place LIMIT $2
-    ) j LEFT JOIN @owners o ON o.id = j.owner ORDER BY j.place LIMIT $2"
+    ) ranges ORDER BY ranges.place LIMIT $2) j"
 );
-
-const SIZES: &str = "
-    SELECT job_key, sum(octet_length(body))::bigint FROM (
-        SELECT job_key, body FROM @texts WHERE job_key = ANY($1) UNION ALL SELECT job_key, body FROM @chunks WHERE job_key = ANY($1)
-    ) parts GROUP BY job_key";
-
-const TEXTS: &str = "SELECT job_key, name, body FROM @texts WHERE job_key = ANY($1)";
-
-const CHUNKS: &str = "SELECT job_key, idx, body FROM @chunks WHERE job_key = ANY($1) ORDER BY job_key, idx";
-
-const REQUESTS_OF_JOBS: &str = "SELECT job_key, body FROM @requests WHERE job_key = ANY($1) ORDER BY number";
 
 /// The job's row is locked so that it does not go while the request comes.
 const REQUEST: &str = "
@@ -78,15 +95,17 @@ const EVENT_ROWS: i64 = 128;
 
 impl PostgresRepository {
     pub(super) async fn load_on(&self, connection: &mut PgConnection, id: &str) -> Result<Page, Failed> {
-        sqlx::raw_sql(SNAPSHOT).execute(&mut *connection).await?;
-        let rows = sqlx::query(self.names.sql(LOAD)).bind(id).fetch_all(&mut *connection).await?;
-        let mut page = Page::new(rows.iter().map(job_row).collect::<Result<_, _>>()?, 1);
-        self.fill(connection, &mut page).await?;
-        sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-        Ok(page)
+        whole(&sqlx::query(self.names.sql(ONE)).bind(id).fetch_all(connection).await?, false)
+    }
+
+    pub(super) async fn load_some_on(&self, connection: &mut PgConnection, ids: &[Arc<str>]) -> Result<Page, Failed> {
+        let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
+        let found = sqlx::query(self.names.sql(FIND)).bind(&ids).fetch_all(&mut *connection).await?;
+        self.page_of(connection, &found, ids.len()).await
     }
 
     pub(super) async fn list_on(&self, connection: &mut PgConnection, states: &[JobState], after: u64, most: usize) -> Result<Page, Failed> {
+        // Two statements that see the same.
         sqlx::raw_sql(SNAPSHOT).execute(&mut *connection).await?;
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
@@ -94,38 +113,30 @@ impl PostgresRepository {
         numbers.sort_unstable();
         numbers.dedup();
         let query = match numbers.is_empty() {
-            true => sqlx::query(self.names.sql(LIST)).bind(after).bind(limit),
-            false => sqlx::query(self.names.sql(LIST_STATES)).bind(after).bind(limit).bind(numbers),
+            true => sqlx::query(self.names.sql(PAGE)).bind(after).bind(limit),
+            false => sqlx::query(self.names.sql(PAGE_OF_STATES)).bind(after).bind(limit).bind(numbers),
         };
-        let rows = query.fetch_all(&mut *connection).await?;
-        let mut page = Page::new(rows.iter().map(job_row).collect::<Result<_, _>>()?, most);
-        let mut sizes = HashMap::new();
-        for row in sqlx::query(self.names.sql(SIZES)).bind(page.keys()).fetch_all(&mut *connection).await? {
-            sizes.insert(row.try_get(0)?, row.try_get(1)?);
-        }
-        page.cut(&sizes);
-        self.fill(connection, &mut page).await?;
+        let found = query.fetch_all(&mut *connection).await?;
+        let page = self.page_of(connection, &found, most).await?;
         sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
         Ok(page)
     }
 
-    async fn fill(&self, connection: &mut PgConnection, page: &mut Page) -> Result<(), Failed> {
-        let keys = page.keys();
-        if keys.is_empty() {
-            return Ok(());
+    /// At most `most` of the jobs found, fewer when they are large.
+    async fn page_of(&self, connection: &mut PgConnection, found: &[PgRow], most: usize) -> Result<Page, Failed> {
+        let mut keys: Vec<i64> = Vec::with_capacity(found.len().min(most));
+        let mut bytes = 0;
+        for row in found.iter().take(most) {
+            bytes += row.try_get::<i64, _>(2)?;
+            if bytes > PAGE_BYTES && !keys.is_empty() {
+                break;
+            }
+            keys.push(row.try_get(0)?);
         }
-        for row in sqlx::query(self.names.sql(TEXTS)).bind(&keys).fetch_all(&mut *connection).await? {
-            page.text(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        }
-        for row in sqlx::query(self.names.sql(CHUNKS)).bind(&keys).fetch_all(&mut *connection).await? {
-            page.chunk(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        }
-        for row in sqlx::query(self.names.sql(REQUESTS_OF_JOBS)).bind(&keys).fetch_all(&mut *connection).await? {
-            page.request(row.try_get(0)?, row.try_get(1)?);
-        }
-        Ok(())
+        let more = keys.len() < found.len();
+        let rows = if keys.is_empty() { Vec::new() } else { sqlx::query(self.names.sql(THESE)).bind(keys).fetch_all(connection).await? };
+        whole(&rows, more)
     }
-
     pub(super) async fn request_on(&self, connection: &mut PgConnection, id: &str, body: &str) -> Result<bool, Failed> {
         sqlx::raw_sql(BEGIN).execute(&mut *connection).await?;
         let done = sqlx::query(self.names.sql(REQUEST)).bind(id).bind(body).execute(&mut *connection).await?;
@@ -188,18 +199,45 @@ impl PostgresRepository {
     }
 }
 
-fn job_row(row: &PgRow) -> Result<JobRow, Failed> {
-    Ok(JobRow {
-        key: row.try_get(0)?,
-        id: row.try_get(1)?,
-        place: row.try_get(2)?,
-        version: row.try_get(3)?,
-        state: row.try_get(4)?,
-        kind: row.try_get(5)?,
-        owner: row.try_get(6)?,
-        standing: row.try_get(7)?,
-        hold: row.try_get(8)?,
-        renewed_at: row.try_get(9)?,
-        head: row.try_get(10)?,
-    })
+/// Puts the rows of [`whole!`] together, in order of arrival.
+fn whole(rows: &[PgRow], more: bool) -> Result<Page, Failed> {
+    let mut jobs = Vec::new();
+    let (mut texts, mut chunks, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        let (part, key, number, body): (i32, i64, i64, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        match part {
+            0 => jobs.push(JobRow {
+                key,
+                place: number,
+                head: body,
+                id: row.try_get(4)?,
+                version: row.try_get(5)?,
+                state: row.try_get(6)?,
+                kind: row.try_get(7)?,
+                owner: row.try_get(8)?,
+                standing: row.try_get(9)?,
+                hold: row.try_get(10)?,
+                renewed_at: row.try_get(11)?,
+            }),
+            1 => texts.push((key, number, body)),
+            2 => chunks.push((key, number, body)),
+            _ => requests.push((key, number, body)),
+        }
+    }
+    jobs.sort_unstable_by_key(|job| job.place);
+    for belongings in [&mut chunks, &mut requests] {
+        // They are read by their index, so this finds them in order.
+        belongings.sort_by_key(|(_, number, _)| *number);
+    }
+    let mut page = Page::of(jobs, more);
+    for (key, name, body) in texts {
+        page.text(key, name as i16, body);
+    }
+    for (key, index, body) in chunks {
+        page.chunk(key, index, body);
+    }
+    for (key, _, body) in requests {
+        page.request(key, body);
+    }
+    Ok(page)
 }

@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresRepository;
+use super::statement::{Statement, Values};
 use crate::repository::durable::{Outcome, Write};
 use crate::repository::sql::Keys;
 use crate::repository::sql::connections::Failed;
@@ -37,46 +38,51 @@ const REMOVE: &str = "
 
 const RESET_CHUNKS: &str = "DELETE FROM @chunks WHERE job_key = ANY($1)";
 
-const CLEAR_REQUESTS: &str = "DELETE FROM @requests WHERE job_key = ANY($1)";
+// What follows are parts of one statement, its parameters numbered by [`Statement`]: a round trip for all of them.
+
+const CLEAR_REQUESTS: &str = "DELETE FROM @requests WHERE job_key = ANY(?) RETURNING 1";
 
 const WRITE_TEXTS: &str = "
     INSERT INTO @texts (job_key, name, body)
-    SELECT * FROM unnest($1::bigint[], $2::smallint[], $3::text[])
-    ON CONFLICT (job_key, name) DO UPDATE SET body = excluded.body";
+    SELECT * FROM unnest(?::bigint[], ?::smallint[], ?::text[])
+    ON CONFLICT (job_key, name) DO UPDATE SET body = excluded.body RETURNING 1";
 
 const WRITE_CHUNKS: &str = "
     INSERT INTO @chunks (job_key, idx, body)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[])
-    ON CONFLICT (job_key, idx) DO UPDATE SET body = excluded.body";
+    SELECT * FROM unnest(?::bigint[], ?::bigint[], ?::text[])
+    ON CONFLICT (job_key, idx) DO UPDATE SET body = excluded.body RETURNING 1";
 
 const WRITE_LOGS: &str = "
     INSERT INTO @logs (job_key, idx, attempt, stream, body)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bytea[])
-    ON CONFLICT (job_key, idx, attempt, stream) DO UPDATE SET body = excluded.body";
-
-const TAKE_PLACES: &str = "UPDATE @counters SET value = value + $1 WHERE name = 'place' RETURNING value - $1";
-
-const CREATE_JOBS: &str = "
-    INSERT INTO @jobs (key, id, place, version, state, standing, claimable, hold, owner, kind, head)
-    SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::smallint[], $6::smallint[], $7::smallint[], $8::bool[], $9::text[], $10::text[], $11::text[])";
+    SELECT * FROM unnest(?::bigint[], ?::bigint[], ?::bigint[], ?::smallint[], ?::bytea[])
+    ON CONFLICT (job_key, idx, attempt, stream) DO UPDATE SET body = excluded.body RETURNING 1";
 
 const CHANGE_JOBS: &str = "
     UPDATE @jobs AS j SET version = n.version, state = n.state, standing = n.standing, claimable = n.claimable, hold = n.hold, owner = n.owner, head = n.head
-    FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::smallint[], $5::smallint[], $6::bool[], $7::text[], $8::text[])
+    FROM unnest(?::bigint[], ?::bigint[], ?::smallint[], ?::smallint[], ?::smallint[], ?::bool[], ?::text[], ?::text[])
         AS n(key, version, state, standing, claimable, hold, owner, head)
-    WHERE j.key = n.key";
+    WHERE j.key = n.key RETURNING 1";
 
-/// The last statement: from here on the group holds the lock that numbers all events of the store, so it must not be
-/// idle for long either. One notification a commit.
-const NUMBER_EVENTS: &str = "
-    WITH counter AS (
-        UPDATE @counters SET value = value + $1 WHERE name = 'sequence' RETURNING value - $1 AS before
-    ), told AS (
-        INSERT INTO @events (first, job_key, job, lengths, bodies)
-        SELECT counter.before + 1 + e.before, e.job_key, e.job, e.lengths, e.bodies
-        FROM counter, unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[]) AS e(before, job_key, job, lengths, bodies)
-    )
-    SELECT before, pg_notify($7, ''), set_config('idle_in_transaction_session_timeout', '2s', true) FROM counter";
+const CREATE_JOBS: &str = "
+    INSERT INTO @jobs (key, id, place, version, state, standing, claimable, hold, owner, kind, head)
+    SELECT n.key, n.id, place.before + n.place, n.version, n.state, n.standing, n.claimable, n.hold, n.owner, n.kind, n.head
+    FROM place, unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::smallint[], ?::smallint[], ?::smallint[], ?::bool[], ?::text[], ?::text[], ?::text[])
+        AS n(key, id, place, version, state, standing, claimable, hold, owner, kind, head) RETURNING 1";
+
+/// Taken after all that is written before, because everybody else waits for these counters: `{}` is what makes it wait.
+const TAKE_PLACES: &str = "UPDATE @counters SET value = value + ? WHERE name = 'place' AND {} >= 0 RETURNING value - ? AS before";
+
+/// The last lock of the group, and the one that numbers all events of the store.
+const TAKE_NUMBERS: &str = "UPDATE @counters SET value = value + ? WHERE name = 'sequence' AND {} >= 0 RETURNING value - ? AS before";
+
+const WRITE_EVENTS: &str = "
+    INSERT INTO @events (first, job_key, job, lengths, bodies)
+    SELECT counter.before + 1 + e.before, e.job_key, e.job, e.lengths, e.bodies
+    FROM counter, unnest(?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[]) AS e(before, job_key, job, lengths, bodies)";
+
+/// The counters as they were before. One notification a commit; and as the group holds the lock that numbers events, it must
+/// not be idle for long either.
+const FINISH: &str = "SELECT counter.before, {}, pg_notify(?, ''), set_config('idle_in_transaction_session_timeout', '2s', true) FROM counter";
 
 /// Bytes of texts in one statement; PostgreSQL takes messages below 1 GB.
 const STATEMENT_BYTES: usize = 32 * 1024 * 1024;
@@ -95,8 +101,8 @@ impl PostgresRepository {
             sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
             return Ok(judged.outcomes(0, 0));
         }
-        self.write_all(connection, &judged).await?;
-        let (sequence, places) = self.finish(connection, &judged).await?;
+        self.remove(connection, &judged).await?;
+        let (sequence, places) = self.write(connection, &judged).await?;
         sqlx::raw_sql("COMMIT").execute(&mut *connection).await.map_err(Failed::Unsure)?;
         Ok(judged.outcomes(sequence, places))
     }
@@ -114,103 +120,123 @@ impl PostgresRepository {
         }
     }
 
-    /// What can be written before the group is numbered.
-    async fn write_all(&self, connection: &mut PgConnection, judged: &Judged<'_>) -> Result<(), Failed> {
-        for (statement, keys) in [
-            (REMOVE, keys_of(judged.of(Fate::Removed))),
-            (RESET_CHUNKS, keys_of(judged.of(Fate::Changed).filter(|change| change.reset_chunks))),
-            (CLEAR_REQUESTS, keys_of(judged.of(Fate::Changed).filter(|change| change.clear_requests))),
-        ] {
+    /// Removes what may be written anew by the same group.
+    async fn remove(&self, connection: &mut PgConnection, judged: &Judged<'_>) -> Result<(), Failed> {
+        for (statement, keys) in
+            [(REMOVE, keys_of(judged.of(Fate::Removed))), (RESET_CHUNKS, keys_of(judged.of(Fate::Changed).filter(|change| change.reset_chunks)))]
+        {
             if !keys.is_empty() {
                 sqlx::query(self.names.sql(statement)).bind(keys).execute(&mut *connection).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Writes all else; gives the counters as they were before.
+    async fn write(&self, connection: &mut PgConnection, judged: &Judged<'_>) -> Result<(u64, u64), Failed> {
+        let mut statement = Statement::new(&self.names);
+        let answered = keys_of(judged.of(Fate::Changed).filter(|change| change.clear_requests));
+        if !answered.is_empty() {
+            statement.part("requests", CLEAR_REQUESTS, |values| values.add(answered))?;
         }
         let texts = judged.living().flat_map(|change| {
             let key = change.key;
             (0i16..).zip(&change.texts).filter_map(move |(name, text)| Some((key, name, (*text)?)))
         });
-        for batch in batches(texts, |text| text.2.len()) {
-            let (mut keys, mut names, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
-            for (key, name, body) in batch {
-                keys.push(key);
-                names.push(name);
-                bodies.push(body);
-            }
-            sqlx::query(self.names.sql(WRITE_TEXTS)).bind(keys).bind(names).bind(bodies).execute(&mut *connection).await?;
-        }
+        self.insert(connection, &mut statement, ("texts", WRITE_TEXTS), batches(texts, |text| text.2.len()), |values, texts| {
+            values.add(column(texts, |text| text.0))?;
+            values.add(column(texts, |text| text.1))?;
+            values.add(column(texts, |text| text.2))
+        })
+        .await?;
         let chunks = judged.living().flat_map(|change| change.chunks.iter().map(|(index, body)| (change.key, i64::from(*index), *body)));
-        for batch in batches(chunks, |chunk| chunk.2.len()) {
-            let (mut keys, mut indexes, mut bodies) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-            for (key, index, body) in batch {
-                keys.push(key);
-                indexes.push(index);
-                bodies.push(body);
-            }
-            sqlx::query(self.names.sql(WRITE_CHUNKS)).bind(keys).bind(indexes).bind(bodies).execute(&mut *connection).await?;
-        }
+        self.insert(connection, &mut statement, ("chunks", WRITE_CHUNKS), batches(chunks, |chunk| chunk.2.len()), |values, chunks| {
+            values.add(column(chunks, |chunk| chunk.0))?;
+            values.add(column(chunks, |chunk| chunk.1))?;
+            values.add(column(chunks, |chunk| chunk.2))
+        })
+        .await?;
         let logs = judged.living().flat_map(|change| change.logs.iter().map(|log| (change.key, *log)));
-        for batch in batches(logs, |(_, log)| log.text.len()) {
-            let (mut keys, mut indexes, mut attempts, mut streams, mut bodies) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            for (key, log) in batch {
-                keys.push(key);
-                indexes.push(i64::from(log.index));
-                attempts.push(i64::from(log.attempt));
-                streams.push(log.stream as i16);
-                bodies.push(log.text.as_bytes());
-            }
-            let query = sqlx::query(self.names.sql(WRITE_LOGS)).bind(keys).bind(indexes).bind(attempts).bind(streams).bind(bodies);
-            query.execute(&mut *connection).await?;
-        }
+        self.insert(connection, &mut statement, ("logs", WRITE_LOGS), batches(logs, |(_, log)| log.text.len()), |values, logs| {
+            values.add(column(logs, |(key, _)| *key))?;
+            values.add(column(logs, |(_, log)| i64::from(log.index)))?;
+            values.add(column(logs, |(_, log)| i64::from(log.attempt)))?;
+            values.add(column(logs, |(_, log)| log.stream as i16))?;
+            values.add(column(logs, |(_, log)| log.text.as_bytes()))
+        })
+        .await?;
         let changed: Vec<&Change> = judged.of(Fate::Changed).collect();
         if !changed.is_empty() {
-            let query = sqlx::query(self.names.sql(CHANGE_JOBS))
-                .bind(column(&changed, |job| job.key))
-                .bind(column(&changed, |job| job.version as i64))
-                .bind(column(&changed, |job| job.state as i16))
-                .bind(column(&changed, |job| job.standing as i16))
-                .bind(column(&changed, |job| job.claimable()))
-                .bind(column(&changed, |job| job.hold))
-                .bind(column(&changed, |job| &*job.owner))
-                .bind(column(&changed, |job| job.head));
-            query.execute(&mut *connection).await?;
+            statement.part("changed", CHANGE_JOBS, |values| {
+                values.add(column(&changed, |job| job.key))?;
+                values.add(column(&changed, |job| job.version as i64))?;
+                values.add(column(&changed, |job| job.state as i16))?;
+                values.add(column(&changed, |job| job.standing as i16))?;
+                values.add(column(&changed, |job| job.claimable()))?;
+                values.add(column(&changed, |job| job.hold))?;
+                values.add(column(&changed, |job| &*job.owner))?;
+                values.add(column(&changed, |job| job.head))
+            })?;
         }
-        Ok(())
+        let mut places = "0::bigint";
+        if judged.created > 0 {
+            places = "(SELECT before FROM place)";
+            take(&mut statement, "place", TAKE_PLACES, judged.created)?;
+            let created: Vec<&Change> = judged.of(Fate::Created).collect();
+            statement.part("created", CREATE_JOBS, |values| {
+                values.add(column(&created, |job| job.key))?;
+                values.add(column(&created, |job| &*job.id))?;
+                values.add(column(&created, |job| job.place as i64))?;
+                values.add(column(&created, |job| job.version as i64))?;
+                values.add(column(&created, |job| job.state as i16))?;
+                values.add(column(&created, |job| job.standing as i16))?;
+                values.add(column(&created, |job| job.claimable()))?;
+                values.add(column(&created, |job| job.hold))?;
+                values.add(column(&created, |job| &*job.owner))?;
+                values.add(column(&created, |job| job.kind.as_deref()))?;
+                values.add(column(&created, |job| job.head))
+            })?;
+        }
+        take(&mut statement, "counter", TAKE_NUMBERS, judged.events)?;
+        let rows = event_rows::rows(&judged.told);
+        statement.part("told", WRITE_EVENTS, |values| {
+            values.add(column(&rows, |row| row.before as i64))?;
+            values.add(column(&rows, |row| row.key))?;
+            values.add(column(&rows, |row| row.deleted))?;
+            values.add(column(&rows, |row| &*row.lengths))?;
+            values.add(column(&rows, |row| &*row.bodies))
+        })?;
+        let row = statement.run(connection, &FINISH.replace("{}", places), |values| values.add(self.names.channel())).await?;
+        Ok((row.try_get::<i64, _>(0)? as u64, row.try_get::<i64, _>(1)? as u64))
     }
 
-    /// Takes places and numbers: always in this order, and last, because everybody else waits for them. Gives the counters
-    /// as they were before.
-    async fn finish(&self, connection: &mut PgConnection, judged: &Judged<'_>) -> Result<(u64, u64), Failed> {
-        let mut places = 0;
-        if judged.created > 0 {
-            let query = sqlx::query(self.names.sql(TAKE_PLACES)).bind(judged.created as i64);
-            places = query.fetch_one(&mut *connection).await?.try_get(0)?;
-            let created: Vec<&Change> = judged.of(Fate::Created).collect();
-            let query = sqlx::query(self.names.sql(CREATE_JOBS))
-                .bind(column(&created, |job| job.key))
-                .bind(column(&created, |job| &*job.id))
-                .bind(column(&created, |job| places + job.place as i64))
-                .bind(column(&created, |job| job.version as i64))
-                .bind(column(&created, |job| job.state as i16))
-                .bind(column(&created, |job| job.standing as i16))
-                .bind(column(&created, |job| job.claimable()))
-                .bind(column(&created, |job| job.hold))
-                .bind(column(&created, |job| &*job.owner))
-                .bind(column(&created, |job| job.kind.as_deref()))
-                .bind(column(&created, |job| job.head));
-            query.execute(&mut *connection).await?;
+    /// Inserts rows: the last of their batches with the statement, those before it, of which there are rarely any, by themselves.
+    async fn insert<R>(
+        &self,
+        connection: &mut PgConnection,
+        statement: &mut Statement<'_>,
+        (name, text): (&'static str, &str),
+        mut batches: Vec<Vec<R>>,
+        bind: impl Fn(&mut Values, &[R]) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        let Some(last) = batches.pop() else { return Ok(()) };
+        for batch in batches {
+            let mut statement = Statement::new(&self.names);
+            statement.part(name, text, |values| bind(values, &batch))?;
+            let done = format!("SELECT {}", statement.done());
+            statement.run(connection, &done, |_| Ok(())).await?;
         }
-        let rows = event_rows::rows(&judged.told);
-        let query = sqlx::query(self.names.sql(NUMBER_EVENTS))
-            .bind(judged.events as i64)
-            .bind(column(&rows, |row| row.before as i64))
-            .bind(column(&rows, |row| row.key))
-            .bind(column(&rows, |row| row.deleted))
-            .bind(column(&rows, |row| &*row.lengths))
-            .bind(column(&rows, |row| &*row.bodies))
-            .bind(self.names.channel());
-        let sequence: i64 = query.fetch_one(&mut *connection).await?.try_get(0)?;
-        Ok((sequence as u64, places as u64))
+        statement.part(name, text, |values| bind(values, &last))
     }
+}
+
+/// Raises a counter, after all that the statement has written so far.
+fn take(statement: &mut Statement<'_>, name: &'static str, text: &str, by: u64) -> Result<(), Failed> {
+    let text = text.replace("{}", &statement.done());
+    statement.part(name, &text, |values| {
+        values.add(by as i64)?;
+        values.add(by as i64)
+    })
 }
 
 fn row(row: &sqlx::postgres::PgRow) -> Result<Row, Failed> {

@@ -44,18 +44,26 @@ pub struct Page {
 
 impl Page {
     /// A page of these; `most` of them, and one more tells that there are more.
+    #[cfg(feature = "mysql")]
     pub fn new(mut rows: Vec<JobRow>, most: usize) -> Self {
         let more = rows.len() > most;
         rows.truncate(most);
+        Self::of(rows, more)
+    }
+
+    /// A page of these; whether there are more.
+    pub fn of(rows: Vec<JobRow>, more: bool) -> Self {
         let at = rows.iter().enumerate().map(|(at, row)| (row.key, at)).collect();
         Self { jobs: rows.into_iter().map(|row| Collected { row, texts: Default::default(), chunks: Vec::new(), requests: Vec::new() }).collect(), at, more }
     }
 
     /// The keys whose rows are wanted.
+    #[cfg(feature = "mysql")]
     pub fn keys(&self) -> Vec<i64> {
         self.jobs.iter().map(|job| job.row.key).collect()
     }
 
+    #[cfg(feature = "mysql")]
     /// Leaves out the last jobs when all together would be too large. The first one stays.
     pub fn cut(&mut self, sizes: &HashMap<i64, i64>) {
         let mut sum = 0;

@@ -218,6 +218,14 @@ impl DurableRepository for SqliteRepository {
         .await
     }
 
+    async fn load_some(&self, ids: &[Arc<str>]) -> Result<Listing, Error> {
+        bounded(&self.path, async {
+            let mut snapshot = self.snapshot().await?;
+            read::load_some(&mut snapshot, ids).await.map_err(|error| self.failed(error))
+        })
+        .await
+    }
+
     async fn list(&self, states: &[JobState], after: u64, most: usize) -> Result<Listing, Error> {
         bounded(&self.path, async {
             let mut snapshot = self.snapshot().await?;

@@ -19,6 +19,12 @@ const CHUNK_ROWS: i64 = 4096;
 
 const FIND: &str = "SELECT place FROM job WHERE id = ?1";
 
+/// Places and sizes of jobs.
+const FIND_SOME: &str = "
+SELECT job.place, coalesce(octet_length(spec.body), 0) + coalesce(octet_length(options.body), 0) + coalesce(octet_length(extras.body), 0)
+FROM json_each(?1) AS wanted CROSS JOIN job ON job.id = wanted.value
+    LEFT JOIN spec ON spec.place = job.place LEFT JOIN options ON options.place = job.place LEFT JOIN extras ON extras.place = job.place";
+
 const JOBS: &str = "
 SELECT job.place, job.id, job.version, job.state, job.kind, job.standing, job.owner, job.hold, job.head, owner.renewed_at,
     job.typed, spec.body, options.body, extras.body
@@ -196,6 +202,38 @@ pub async fn load(connection: &mut SqliteConnection, id: &str) -> Result<Option<
     Ok(jobs(connection, &[row.try_get(0)?]).await?.0.pop())
 }
 
+/// Those of several jobs that are there, as many as a page holds.
+pub async fn load_some(connection: &mut SqliteConnection, ids: &[Arc<str>]) -> Result<Listing, sqlx::Error> {
+    let rows = sqlx::query(FIND_SOME).bind(serde_json::to_string(ids).unwrap_or_default()).fetch_all(&mut *connection).await?;
+    let places = fitting(&rows)?;
+    Ok(listing(jobs(connection, &places).await?.0))
+}
+
+/// The places of rows of place and size, until a page is full.
+fn fitting(rows: &[SqliteRow]) -> Result<Vec<i64>, sqlx::Error> {
+    let mut places = Vec::with_capacity(rows.len());
+    let mut bytes = 0;
+    for row in rows {
+        bytes += row.try_get::<i64, _>(1)?;
+        if bytes > PAGE_BYTES && !places.is_empty() {
+            break;
+        }
+        places.push(row.try_get::<i64, _>(0)?);
+    }
+    Ok(places)
+}
+
+fn listing(found: Vec<Found>) -> Listing {
+    let mut listing = Listing::default();
+    for found in found {
+        match found {
+            Ok(stored) => listing.jobs.push(stored),
+            Err(damaged) => listing.damaged.push(damaged),
+        }
+    }
+    listing
+}
+
 /// A page of jobs.
 pub async fn list(connection: &mut SqliteConnection, states: &[JobState], after: u64, most: usize) -> Result<Listing, sqlx::Error> {
     let mut states = states.to_vec();
@@ -207,28 +245,11 @@ pub async fn list(connection: &mut SqliteConnection, states: &[JobState], after:
         query = query.bind(state.as_str());
     }
     let rows = query.fetch_all(&mut *connection).await?;
-    let mut places = Vec::with_capacity(rows.len().min(most));
-    let mut bytes = 0;
-    for row in rows.iter().take(most) {
-        bytes += row.try_get::<i64, _>(1)?;
-        if bytes > PAGE_BYTES && !places.is_empty() {
-            break;
-        }
-        places.push(row.try_get::<i64, _>(0)?);
-    }
+    let places = fitting(&rows[..rows.len().min(most)])?;
     let (found, taken) = jobs(connection, &places).await?;
-    let mut listing = Listing::default();
-    if taken < rows.len() {
-        // With no room for a single job the page ends where it began.
-        listing.next = Some(places[..taken].last().map_or(after, |&place| place as u64));
-    }
-    for found in found {
-        match found {
-            Ok(stored) => listing.jobs.push(stored),
-            Err(damaged) => listing.damaged.push(damaged),
-        }
-    }
-    Ok(listing)
+    // With no room for a single job the page ends where it began.
+    let next = (taken < rows.len()).then(|| places[..taken].last().map_or(after, |&place| place as u64));
+    Ok(Listing { next, ..listing(found) })
 }
 
 /// Events from a number on.
