@@ -1,5 +1,6 @@
 //! Group commit: what happened to the jobs of this manager since the last commit goes to the durable store in one
-//! transaction, many jobs and many chunks together. An idle store is written to at once. Only what is announced waits.
+//! transaction, many jobs and many chunks together. What somebody waits for goes to an idle store at once; what only
+//! happened (a start, a chunk) first waits a moment for more of its kind. Only what is announced waits.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
@@ -8,9 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Manager, Notice};
 use super::durable::Durable;
 use super::outputs::OutputFile;
+use super::{Manager, Notice};
 use crate::job::parts::{self, ChunkCopy};
 use crate::job::rows::Stamp;
 use crate::job::state::WaitingFor;
@@ -27,6 +28,10 @@ pub(super) const MOST_WAITING: usize = 4_096;
 const GROUP: usize = 4_096;
 /// Bytes of one transaction, roughly: it has to get through within the time that a store is given to answer.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// How long the first of a few events waits for others when nobody waits for it: a short job starts and ends in one commit.
+const LULL: Duration = Duration::from_millis(1);
+/// So many do not wait.
+const FEW: usize = 64;
 /// After an error, and doubled with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
@@ -159,6 +164,9 @@ impl Manager {
                 return;
             }
             durable.writing.store(true, Ordering::Release);
+            if manager.repository.changes.waiting() < FEW {
+                let _ = tokio::time::timeout(LULL, durable.hurry.notified()).await;
+            }
             let (group, sources) = manager.gather(&durable).await;
             if group.is_empty() {
                 durable.writing.store(false, Ordering::Release);
@@ -614,6 +622,7 @@ impl Manager {
         let (reply, answer) = oneshot::channel();
         durable.direct.lock().push(Direct { write, events, reply });
         durable.wake.notify_one();
+        durable.hurry.notify_one();
         answer.await.map_err(|_| Error::new(ErrorCode::Closed, "The manager is closed"))?
     }
 
@@ -667,7 +676,7 @@ impl Manager {
     pub fn tell_committed(&self, id: &str, token: u32) -> Result<bool, Error> {
         let Some(cell) = self.repository.cell(id) else { return Ok(true) };
         let notices = self.notices.clone();
-        Self::when_committed(&cell, || Ack::new(move |answer| notices.push(Notice::Committed { token, error: answer.err() })))
+        self.when_committed(&cell, || Ack::new(move |answer| notices.push(Notice::Committed { token, error: answer.err() })))
     }
 
     /// Resolves once the store has what is true of a job of the cache now; rejects as [`tell_committed`](Self::tell_committed).
@@ -682,14 +691,14 @@ impl Manager {
     pub(super) async fn cell_committed(&self, cell: &Cell) -> Result<(), Error> {
         let (tell, answer) = oneshot::channel();
         let ack = Ack::new(|answer| drop(tell.send(answer)));
-        match Self::when_committed(cell, || ack)? {
+        match self.when_committed(cell, || ack)? {
             true => Ok(()),
             false => answer.await.map_err(|_| Error::new(ErrorCode::Closed, "The manager is closed"))?,
         }
     }
 
     /// False: it will be told.
-    fn when_committed(cell: &Cell, ack: impl FnOnce() -> Ack) -> Result<bool, Error> {
+    fn when_committed(&self, cell: &Cell, ack: impl FnOnce() -> Ack) -> Result<bool, Error> {
         let mut slot = cell.lock();
         if slot.is_gone() {
             return Err(Error::not_found(&cell.id));
@@ -702,6 +711,9 @@ impl Manager {
         let known = kept.version >= version;
         if !known {
             kept.acks.push((version, ack()));
+            if let Some(durable) = &self.durable {
+                durable.hurry.notify_one();
+            }
         }
         Ok(known)
     }

@@ -64,6 +64,8 @@ pub struct Durable {
     pub(super) direct: Mutex<Vec<Direct>>,
     /// There is something in `direct`.
     pub(super) wake: Notify,
+    /// Somebody waits for the next commit.
+    pub(super) hurry: Notify,
     /// Look at the store now.
     pub(super) poke: Notify,
     /// A round of claiming was done, or is not needed.
@@ -105,6 +107,7 @@ impl Durable {
             doubtful: AtomicBool::new(false),
             direct: Mutex::default(),
             wake: Notify::new(),
+            hurry: Notify::new(),
             poke: Notify::new(),
             looked: watch::Sender::new(0),
             enrolled: watch::Sender::new(None),

@@ -461,6 +461,7 @@ impl Manager {
         durable.closed.store(true, std::sync::atomic::Ordering::Release);
         durable.poke.notify_one();
         durable.wake.notify_one();
+        durable.hurry.notify_one();
         let owner = durable.owner();
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(200));
         let retired = tokio::time::timeout(left, durable.store.call(move |repository| async move { repository.retire(&owner).await })).await;

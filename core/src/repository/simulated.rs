@@ -183,6 +183,11 @@ impl SimulatedDisk {
         self.world.lock().faults.fail_commits = commits;
     }
 
+    /// How many groups are still to fail.
+    pub fn commits_to_fail(&self) -> u32 {
+        self.world.lock().faults.fail_commits
+    }
+
     /// The next claims that take anything happen, and who claims gets STORE_UNAVAILABLE.
     pub fn lose_claims(&self, claims: u32) {
         self.world.lock().faults.lose_claims = claims;

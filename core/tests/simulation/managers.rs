@@ -283,6 +283,12 @@ async fn a_save_by_others_is_not_taken_for_a_write_that_failed() {
     disk.fail_commits(1);
     let before = repository.load("a").await.expect("it can be read").expect("it is there").version;
     worker.manager.warn("a", "look at this", None);
+    let failed = async {
+        while disk.commits_to_fail() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(failed).await;
     let status = worker.manager.clone().fetch("a".into()).await.expect("it can be read").expect("it is there").status;
     let changed = status.replacen('{', "{\"note\":\"mine\",", 1).replacen(&format!("\"version\":{before}"), "\"seen\":0", 1);
     within(public::save(&repository, &changed)).await.expect("saved");

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 
 use super::PostgresRepository;
 use super::statement::{Statement, Values};
-use crate::repository::durable::{Outcome, Write};
+use crate::repository::durable::{Action, Expect, Outcome, Write};
 use crate::repository::sql::Keys;
 use crate::repository::sql::connections::Failed;
 use crate::repository::sql::event_rows;
@@ -92,9 +92,24 @@ const KEYS: i64 = 1024;
 
 impl PostgresRepository {
     pub(super) async fn commit_on(&self, connection: &mut PgConnection, group: &[Write]) -> Result<Vec<Outcome>, Failed> {
+        if group.iter().all(|write| write.expect == Expect::Absent && matches!(write.action, Action::Put(_))) {
+            match self.try_commit(connection, group, false).await {
+                // One of them is there: which one has to be seen.
+                Err(Failed::Sql(sqlx::Error::Database(error))) if error.is_unique_violation() => sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?,
+                outcome => return outcome,
+            };
+        }
+        self.try_commit(connection, group, true).await
+    }
+
+    /// `look`: at the rows that there are of these jobs.
+    async fn try_commit(&self, connection: &mut PgConnection, group: &[Write], look: bool) -> Result<Vec<Outcome>, Failed> {
         let mut keys = self.take_keys(connection, judge::most_created(group) as i64).await?;
         sqlx::raw_sql(BEGIN).execute(&mut *connection).await?;
-        let rows = sqlx::query(self.names.sql(LOCK)).bind(judge::ids(group)).fetch_all(&mut *connection).await?;
+        let rows = match look {
+            true => sqlx::query(self.names.sql(LOCK)).bind(judge::ids(group)).fetch_all(&mut *connection).await?,
+            false => Vec::new(),
+        };
         let rows = rows.iter().map(row).collect::<Result<Vec<Row>, Failed>>()?;
         let judged = judge::judge(group, rows, || keys.next().expect("a key for each job that may be created"));
         if judged.is_void() {
