@@ -104,7 +104,9 @@ pub struct Kept {
 }
 
 /// Somebody who waits for a commit, and is told once how it went. Whoever is not told any more hears CLOSED.
-pub struct Ack(Option<Box<dyn FnOnce(Result<(), Error>) + Send>>);
+pub struct Ack(Option<Hear>);
+
+type Hear = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 impl Ack {
     /// `hear` is called with the job locked: it must not come back here.

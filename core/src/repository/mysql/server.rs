@@ -47,10 +47,7 @@ impl Server for Mysql {
     type Connection = MySqlConnection;
 
     async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
-        let mut connection = self.options.connect().await?;
-        if self.options.get_socket().is_none() {
-            no_delay::to_port(self.options.get_port());
-        }
+        let mut connection = no_delay::connecting(self.options.get_port(), self.options.connect()).await?;
         sqlx::raw_sql(SESSION).execute(&mut connection).await?;
         Ok(connection)
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::Error;
 use crate::repository::durable::Mark;
+use crate::repository::sql::no_delay;
 
 /// How often the counters are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -80,7 +81,7 @@ impl Listener {
 async fn listen(options: &PgConnectOptions, channel: &str, hear: &watch::Sender<u64>) {
     let mut pause = Duration::from_millis(50);
     loop {
-        if let Ok(Ok(mut listener)) = timeout(SILENCE, connect(options, channel)).await {
+        if let Ok(Ok(mut listener)) = timeout(SILENCE, no_delay::connecting(options.get_port(), connect(options, channel))).await {
             pause = Duration::from_millis(50);
             hear.send_modify(|heard| *heard += 1);
             loop {

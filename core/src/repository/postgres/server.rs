@@ -42,11 +42,7 @@ impl Server for Postgres {
     type Connection = PgConnection;
 
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        let connection = self.options.connect().await?;
-        if self.options.get_socket().is_none() {
-            no_delay::to_port(self.options.get_port());
-        }
-        Ok(connection)
+        no_delay::connecting(self.options.get_port(), self.options.connect()).await
     }
 
     async fn rollback(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

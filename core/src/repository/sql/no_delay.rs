@@ -1,12 +1,34 @@
 //! Sends what is written at once.
 //!
 //! sqlx 0.9.0 leaves Nagle's algorithm on (<https://github.com/launchbadge/sqlx/issues/4335>), so that the end of a
-//! statement that is larger than a segment waits for the server's delayed acknowledgement: 40 ms for each group of writes.
-//! It does not show its sockets either, so they are found by their peer's port. To be removed with the next sqlx, which
-//! sets the option itself.
+//! statement that is larger than a segment waits for the server's delayed acknowledgement: 40 ms for each group of writes,
+//! and twice for each TLS handshake. It does not show its sockets either, so they are found by their peer's port. To be
+//! removed with the next sqlx, which sets the option itself.
 
-/// Switches it off on all TCP connections of this process to a port: on those that are not ours it does no harm.
-pub fn to_port(port: u16) {
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+/// Makes a connection to a TCP port that sends at once, from its handshake on.
+pub async fn connecting<T>(port: u16, connect: impl Future<Output = T>) -> T {
+    let mut connect = pin!(connect);
+    let mut pause = Duration::from_millis(1);
+    loop {
+        tokio::select! {
+            connected = &mut connect => {
+                to_port(port);
+                return connected;
+            }
+            () = sleep(pause) => to_port(port),
+        }
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// Sets the option on all TCP connections of this process to a port: on those that are not ours it does no harm.
+fn to_port(port: u16) {
     // On Linux a link to /proc/self/fd. Without it statements are slow, and right.
     let Ok(open) = std::fs::read_dir("/dev/fd") else { return };
     let descriptors = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
