@@ -61,7 +61,7 @@ async fn a_migration_that_ended_in_the_middle_is_ended_by_the_next_process() {
 
 // On a server of its own, whose counters nobody else moves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn claims_and_listings_do_not_read_finished_jobs() {
+async fn claims_and_listings_do_not_read_jobs_that_are_finished_or_of_other_types() {
     let server = Server::mariadb().await;
     let database = Mysql::at(&server.url).await;
     let store = database.open().await.unwrap();
@@ -69,7 +69,11 @@ async fn claims_and_listings_do_not_read_finished_jobs() {
         .run(
             "INSERT INTO framewright_jobs (job_key, id, place, version, state, standing, claimable, hold, owner, head)
              SELECT -seq, CONCAT('done-', seq), seq, 1, 3 + seq % 3, 1, 0, 0, CONCAT('owner-', seq % 10), '{}' FROM seq_1_to_100000;
-             UPDATE framewright_counters SET value = 100000 WHERE name = 'place'; ANALYZE TABLE framewright_jobs",
+             INSERT INTO framewright_jobs (job_key, id, place, version, state, standing, claimable, hold, owner, kind, head)
+             SELECT -100000 - CAST(seq AS SIGNED), CONCAT('new-', seq), 100000 + seq, 1, 0, 0, 1, 0, '', 'audio', '{}' FROM seq_1_to_5000;
+             INSERT INTO framewright_jobs (job_key, id, place, version, state, standing, claimable, hold, owner, kind, head)
+             SELECT -200000 - CAST(seq AS SIGNED), CONCAT('left-', seq), 200000 + seq, 1, 1, 1, 3, 0, 'owner-1', 'audio', '{}' FROM seq_1_to_5000;
+             UPDATE framewright_counters SET value = 300000 WHERE name = 'place'; ANALYZE TABLE framewright_jobs",
         )
         .await;
     accept(&store, (0..30).map(|n| create(&format!("open-{n}"), &format!("owner-{}", n % 3))).collect()).await;
@@ -81,14 +85,16 @@ async fn claims_and_listings_do_not_read_finished_jobs() {
     let mut claimed = 0;
     for _ in 0..8 {
         let list = |repository: Arc<dyn framewright_core::repository::durable::DurableRepository>| async move {
-            assert_eq!(repository.list(&[JobState::Running, JobState::Pending], 0, 10).await?.jobs.len(), 10);
-            repository.claim(&Claim { owner: "me".into(), most: 2, kinds: Some(vec!["video".into()]), ..Claim::default() }).await
+            let listing = repository.list(&[JobState::Running, JobState::Pending], 0, 10).await?;
+            // Those of the other type have no spec.
+            assert_eq!(listing.jobs.len() + listing.damaged.len(), 10);
+            repository.claim(&Claim { owner: "me".into(), most: 2, unowned: true, kinds: Some(vec!["video".into()]), ..Claim::default() }).await
         };
         claimed += store.call(list).await.unwrap().len();
     }
     assert_eq!(claimed, 16);
     let read = rows_read(&mut connection).await - before;
-    assert!((1..5_000).contains(&read), "{read} rows were read, of 100,000 finished and 5,030 open jobs");
+    assert!((1..5_000).contains(&read), "{read} rows were read, of 100,000 finished and 15,030 open jobs");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::mysql::MySqlConnection;
+use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::MysqlRepository;
@@ -39,6 +39,8 @@ const ALIVE: &str = "SELECT id FROM framewright_owners WHERE lease_ends > UTC_TI
 
 /// The oldest of a source that nobody else is about to take.
 const LOCK_OLDEST: &str = "SELECT job_key, id, place, owner FROM framewright_jobs";
+
+const BY_CLAIMABLE: &str = " FORCE INDEX (framewright_jobs_claimable)";
 
 /// The owner is looked at again: he may have renewed.
 const DEAD: &str = " AND NOT EXISTS (SELECT 1 FROM framewright_owners o WHERE o.id = framewright_jobs.owner AND o.lease_ends > UTC_TIMESTAMP(6))";
@@ -85,7 +87,7 @@ impl MysqlRepository {
         let mut found: Vec<(i64, i64, Claimed)> = Vec::new();
         for (source, owner) in &sources {
             let (source, owner) = (*source, &**owner);
-            for row in self.lock_oldest(connection, claim, source, owner).await? {
+            for row in self.lock(connection, claim, source, owner).await? {
                 let claimed = Claimed {
                     id: row.try_get_unchecked::<&str, _>(1)?.into(),
                     previous: (!owner.is_empty()).then(|| owner.into()),
@@ -133,30 +135,42 @@ impl MysqlRepository {
         }
     }
 
-    async fn lock_oldest(&self, connection: &mut MySqlConnection, claim: &Claim, source: i16, owner: &str) -> Result<Vec<sqlx::mysql::MySqlRow>, Failed> {
-        let mut sql = String::from(LOCK_OLDEST);
-        if claim.only.is_none() {
-            sql.push_str(" FORCE INDEX (framewright_jobs_claimable)");
-        }
-        sql.push_str(" WHERE claimable = ? AND owner = ?");
-        if claim.only.is_some() {
-            sql.push_str(" AND id = ?");
-        }
-        match claim.kinds.as_deref() {
-            None => {}
-            Some([]) => sql.push_str(" AND kind IS NULL"),
-            Some(kinds) => sql.push_str(&format!(" AND (kind IS NULL OR kind IN ({}))", list(kinds).0)),
-        }
-        if source == claimable::OWNED && !claim.dead.iter().any(|dead| **dead == *owner) {
-            sql.push_str(DEAD);
-        }
-        sql.push_str(" ORDER BY place LIMIT ? FOR UPDATE SKIP LOCKED");
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(source).bind(owner.as_bytes());
+    async fn lock(&self, connection: &mut MySqlConnection, claim: &Claim, source: i16, owner: &str) -> Result<Vec<MySqlRow>, Failed> {
         if let Some(only) = &claim.only {
-            query = query.bind(only.as_bytes());
+            let kinds = claim.kinds.as_deref();
+            let of_kind = match kinds {
+                None => String::new(),
+                Some([]) => " AND kind IS NULL".into(),
+                Some(kinds) => format!(" AND (kind IS NULL OR kind IN ({}))", list(kinds).0),
+            };
+            let values: Vec<&str> = [&**only].into_iter().chain(kinds.into_iter().flat_map(|kinds| list(kinds).1.map(|kind| &**kind))).collect();
+            return self.lock_oldest(connection, claim, (source, owner), ("", &format!(" AND id = ?{of_kind}")), &values).await;
         }
-        for kind in claim.kinds.iter().flat_map(|kinds| list(kinds).1) {
-            query = query.bind(kind.as_bytes());
+        let Some(kinds) = &claim.kinds else {
+            return self.lock_oldest(connection, claim, (source, owner), (BY_CLAIMABLE, ""), &[]).await;
+        };
+        // Each type by itself is a part of the index, in order of place.
+        let mut rows = self.lock_oldest(connection, claim, (source, owner), (BY_CLAIMABLE, " AND kind IS NULL"), &[]).await?;
+        for kind in kinds {
+            rows.append(&mut self.lock_oldest(connection, claim, (source, owner), (BY_CLAIMABLE, " AND kind = ?"), &[kind]).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn lock_oldest(
+        &self,
+        connection: &mut MySqlConnection,
+        claim: &Claim,
+        (source, owner): (i16, &str),
+        (index, which): (&str, &str),
+        values: &[&str],
+    ) -> Result<Vec<MySqlRow>, Failed> {
+        let checked = source == claimable::OWNED && !claim.dead.iter().any(|dead| **dead == *owner);
+        let dead = if checked { DEAD } else { "" };
+        let sql = format!("{LOCK_OLDEST}{index} WHERE claimable = ? AND owner = ?{which}{dead} ORDER BY place LIMIT ? FOR UPDATE SKIP LOCKED");
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(source).bind(owner.as_bytes());
+        for value in values {
+            query = query.bind(value.as_bytes());
         }
         Ok(query.bind(i64::try_from(claim.most).unwrap_or(i64::MAX)).fetch_all(connection).await?)
     }

@@ -26,10 +26,11 @@ const RETIRE: &str = "DELETE FROM @owners WHERE id = $1";
 
 const OWNERS: &str = "SELECT id, place, lease_ends <= clock_timestamp() FROM @owners ORDER BY id";
 
-/// By the index on what is claimable, as a range of it like [`LOCK_OLDEST`].
+/// By the index on what is claimable, as a range of it like [`LOCK_OLDEST`]; only then in order.
 const OWNED: &str = "
-    SELECT id FROM @jobs WHERE claimable > 0 AND (claimable, owner, place) > ($1, $2, 0) AND (claimable, owner) <= ($1, $2)
-    ORDER BY claimable, owner, place";
+    SELECT id FROM (
+        SELECT id, place FROM @jobs WHERE claimable > 0 AND (claimable, owner) >= ($1, $2) AND (claimable, owner) <= ($1, $2) OFFSET 0
+    ) owned ORDER BY place";
 
 /// Whose jobs may be claimed: each owner of claimable jobs is found by one step in the index (a "loose index scan"),
 /// however many jobs he has. Nobody's are listed under an empty owner.
@@ -47,27 +48,34 @@ const SOURCES: &str = "
     WHERE claimable <> $1 OR owner = ANY($2)
         OR NOT EXISTS (SELECT FROM @owners o WHERE o.id = h.owner AND o.lease_ends > clock_timestamp())";
 
+/// `$1` and `$2`: a source, `$3`: types besides none, `$4` and `$5`: what of an owner, and which are dead. The owner is looked
+/// at again: he may have renewed.
 macro_rules! candidates {
     ($which:literal, $order:literal) => {
         concat!(
-            "SELECT key, id, place, claimable, owner FROM @jobs j WHERE claimable > 0 AND ",
+            "SELECT j.key, j.id, j.place, j.owner FROM @jobs j WHERE j.claimable > 0 AND ",
             $which,
-            // The owner is looked at again: he may have renewed.
-            " AND ($3::text[] IS NULL OR kind IS NULL OR kind = ANY($3))
-                AND (claimable <> $4 OR owner = ANY($5)
-                    OR NOT EXISTS (SELECT FROM @owners o WHERE o.id = j.owner AND o.lease_ends > clock_timestamp()))",
+            " AND (j.claimable <> $4 OR j.owner = ANY($5)
+                OR NOT EXISTS (SELECT FROM @owners o WHERE o.id = j.owner AND o.lease_ends > clock_timestamp()))",
             $order,
-            " FOR UPDATE SKIP LOCKED"
+            " FOR UPDATE OF j SKIP LOCKED"
         )
     };
 }
 
-/// The oldest of a source that nobody else is about to take: a range of the index on what is claimable. Written as a range,
-/// and ordered by all three: with equalities the planner may take the index on places, and read all finished jobs.
-const LOCK_OLDEST: &str =
-    candidates!("(claimable, owner, place) > ($1, $2, 0) AND (claimable, owner) <= ($1, $2)", " ORDER BY claimable, owner, place LIMIT $6");
+/// The oldest of a source and type (`$3`) that nobody else is about to take: a range of the index on what is claimable.
+/// Written as a range, and ordered by all four: with equalities the planner may take the index on places, and read all
+/// finished jobs.
+const LOCK_OLDEST: &str = candidates!(
+    "(j.claimable, j.owner, coalesce('=' || j.kind, ''), j.place) > ($1, $2, $3, 0) AND (j.claimable, j.owner, coalesce('=' || j.kind, '')) <= ($1, $2, $3)",
+    " ORDER BY j.claimable, j.owner, coalesce('=' || j.kind, ''), j.place LIMIT $6"
+);
 
-const LOCK_ONE: &str = candidates!("claimable = $1 AND owner = $2 AND id = $6", "");
+/// The same of all types, which are looked through.
+const LOCK_OLDEST_OF_ALL: &str =
+    candidates!("(j.claimable, j.owner) >= ($1, $2) AND (j.claimable, j.owner) <= ($1, $2) AND $3::text IS NULL", " ORDER BY j.place LIMIT $6");
+
+const LOCK_ONE: &str = candidates!("j.claimable = $1 AND j.owner = $2 AND ($3::text[] IS NULL OR j.kind IS NULL OR j.kind = ANY($3)) AND j.id = $6", "");
 
 const TAKE: &str = "UPDATE @jobs SET owner = $2, standing = $3, claimable = $4 WHERE key = ANY($1)";
 
@@ -113,16 +121,28 @@ impl PostgresRepository {
             return Ok(Vec::new());
         }
         sqlx::raw_sql(BEGIN).execute(&mut *connection).await?;
+        let most = i64::try_from(claim.most).unwrap_or(i64::MAX);
         let mut found: Vec<(i64, i64, Claimed)> = Vec::new();
         for (source, owner) in sources {
-            let lock = if claim.only.is_some() { LOCK_ONE } else { LOCK_OLDEST };
-            let query = sqlx::query(self.names.sql(lock)).bind(source).bind(owner).bind(&kinds).bind(claimable::OWNED).bind(&dead);
-            let query = match &claim.only {
-                Some(only) => query.bind(&**only),
-                None => query.bind(i64::try_from(claim.most).unwrap_or(i64::MAX)),
-            };
-            for row in query.fetch_all(&mut *connection).await? {
-                let previous: &str = row.try_get(4)?;
+            let mut rows = Vec::new();
+            match (&claim.only, &claim.kinds) {
+                (Some(only), _) => {
+                    let query = sqlx::query(self.names.sql(LOCK_ONE)).bind(source).bind(owner).bind(&kinds).bind(claimable::OWNED).bind(&dead);
+                    rows.append(&mut query.bind(&**only).fetch_all(&mut *connection).await?);
+                }
+                (None, None) => {
+                    let query = sqlx::query(self.names.sql(LOCK_OLDEST_OF_ALL)).bind(source).bind(owner).bind(None::<&str>).bind(claimable::OWNED).bind(&dead);
+                    rows.append(&mut query.bind(most).fetch_all(&mut *connection).await?);
+                }
+                (None, Some(kinds)) => {
+                    for lane in std::iter::once(String::new()).chain(kinds.iter().map(|kind| format!("={kind}"))) {
+                        let query = sqlx::query(self.names.sql(LOCK_OLDEST)).bind(source).bind(owner).bind(lane).bind(claimable::OWNED).bind(&dead);
+                        rows.append(&mut query.bind(most).fetch_all(&mut *connection).await?);
+                    }
+                }
+            }
+            for row in rows {
+                let previous: &str = row.try_get(3)?;
                 let claimed = Claimed {
                     id: row.try_get::<&str, _>(1)?.into(),
                     previous: (!previous.is_empty()).then(|| previous.into()),

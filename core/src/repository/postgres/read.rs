@@ -30,28 +30,31 @@ macro_rules! sizes {
     };
 }
 
-/// Jobs with all that belongs to them, in rows that tell by their first column ([`Part`]) what they are of. The others are
-/// the columns of a job; what belongs to it fills key, number and body. In no order.
+/// Jobs with all that belongs to them, in rows that tell by their first column what they are of. The others are the columns of
+/// a job; what belongs to it fills key, number and body. In no order. Keys are compared, not joined: a join may be done by
+/// reading a table from end to end.
 macro_rules! whole {
-    ($keys:literal) => {
+    ($with:literal, $wanted:literal) => {
         concat!(
-            "WITH wanted AS (",
-            $keys,
-            ")
-            SELECT 0, j.key, j.place, j.head, j.id, j.version, j.state, j.kind, j.owner, j.standing, j.hold, extract(epoch FROM o.renewed_at)::float8 * 1000
-                FROM wanted JOIN @jobs j ON j.key = wanted.key LEFT JOIN @owners o ON o.id = j.owner
-            UNION ALL SELECT 1, t.job_key, t.name, t.body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted JOIN @texts t ON t.job_key = wanted.key
-            UNION ALL SELECT 2, c.job_key, c.idx, c.body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted JOIN @chunks c ON c.job_key = wanted.key
-            UNION ALL SELECT 3, r.job_key, r.number, r.body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM wanted JOIN @requests r ON r.job_key = wanted.key"
+            $with,
+            " SELECT 0, j.key, j.place, j.head, j.id, j.version, j.state, j.kind, j.owner, j.standing, j.hold, extract(epoch FROM o.renewed_at)::float8 * 1000
+                FROM @jobs j LEFT JOIN @owners o ON o.id = j.owner WHERE j.key ",
+            $wanted,
+            " UNION ALL SELECT 1, job_key, name, body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM @texts WHERE job_key ",
+            $wanted,
+            " UNION ALL SELECT 2, job_key, idx, body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM @chunks WHERE job_key ",
+            $wanted,
+            " UNION ALL SELECT 3, job_key, number, body, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM @requests WHERE job_key ",
+            $wanted
         )
     };
 }
 
 /// `$1`: an id.
-const ONE: &str = whole!("SELECT key FROM @jobs WHERE id = $1");
+const ONE: &str = whole!("WITH wanted AS (SELECT key FROM @jobs WHERE id = $1)", "= (SELECT key FROM wanted)");
 
 /// `$1`: keys.
-const THESE: &str = whole!("SELECT key FROM unnest($1::bigint[]) AS given(key)");
+const THESE: &str = whole!("", "= ANY($1::bigint[])");
 
 /// `$1`: ids. A join, because a comparison with a long array may be
 /// done element by element.

@@ -8,7 +8,7 @@ use crate::job::{Error, ErrorCode};
 use crate::repository::sql::connections::Failed;
 
 /// What leads to version 1, 2, ...; only ever appended to.
-const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Every table with the columns that statements name: a database where one is missing is not ours.
 const COLUMNS: &[(&str, &str)] = &[
