@@ -151,7 +151,7 @@ export class JobManager {
     checkFlag(own.recover, 'recover');
     const { types = [] } = own;
     if (!isTexts(types)) throw invalid('types', 'must be an array of strings', 'options');
-    this.#types = [...types];
+    this.#types = [...new Set(types)];
     const store = storeOf(repository);
     const replaced = durableOf(repository) ? overridden(repository) : [];
     const durable = replaced.length > 0 ? undefined : durableOf(repository);

@@ -23,6 +23,8 @@ pub(super) const CLAIMS: usize = 16;
 const MOST_CLAIMS: usize = 512;
 /// Jobs read at once.
 const LOADED: usize = 64;
+/// For so long what was read of a claimed job counts: a control call finds it unchanged for longer before it writes by itself.
+const FRESH: Duration = Duration::from_millis(500);
 /// How long the end of a run is waited for whose job was lost and came back.
 const LEFT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -176,18 +178,18 @@ impl Manager {
 
     /// Takes over jobs that were claimed: they are read together, and brought in one by one.
     async fn take_over_all(self: &Arc<Self>, durable: &Arc<Durable>, claimed: &[Claimed], owners: &[OwnerRow]) {
-        for claimed in claimed {
-            self.clear_the_ground(durable, claimed, owners).await;
-        }
         // A job that still ends here is read when it has.
         let ids: Vec<Arc<str>> = claimed.iter().filter(|claimed| self.entry_of(&claimed.id).is_none()).map(|claimed| claimed.id.clone()).collect();
+        let read_at = Instant::now();
         let mut found: HashMap<Arc<str>, Stored> = match durable.store.repository().load_some(&ids).await {
             Ok(listing) => listing.jobs.into_iter().map(|stored| (stored.id.clone(), stored)).collect(),
             // Each is tried by itself: one that can't be read is nobody else's trouble.
             Err(_) => HashMap::new(),
         };
         for claimed in claimed {
-            if let Err(error) = self.take_over(durable, claimed, found.remove(&claimed.id)).await {
+            self.clear_the_ground(durable, claimed, owners).await;
+            let stored = found.remove(&claimed.id).filter(|_| read_at.elapsed() < FRESH);
+            if let Err(error) = self.take_over(durable, claimed, stored).await {
                 tracing::error!(job = %claimed.id, %error, "a job could not be taken over");
                 self.warn(&claimed.id, &format!("The job could not be taken over: {}", error.message), None);
                 if error.code != ErrorCode::StoreCorrupt {
@@ -212,7 +214,7 @@ impl Manager {
     }
 
     /// Brings a job that was claimed into the cache and has the driver told. `found`: what the store has of it, if that was
-    /// read since.
+    /// just read.
     async fn take_over(self: &Arc<Self>, durable: &Arc<Durable>, claimed: &Claimed, found: Option<Stored>) -> Result<(), Error> {
         // What is left of the time when this manager had lost it ends first.
         let until = Instant::now() + LEFT_WITHIN;

@@ -53,6 +53,10 @@ impl<R: DurableRepository> DurableRepository for LazyRepository<R> {
         self.get().await?.load(id).await
     }
 
+    async fn load_some(&self, ids: &[Arc<str>]) -> Result<Listing, Error> {
+        self.get().await?.load_some(ids).await
+    }
+
     async fn list(&self, states: &[JobState], after: u64, most: usize) -> Result<Listing, Error> {
         self.get().await?.list(states, after, most).await
     }

@@ -225,6 +225,7 @@ pub async fn jobs_are_claimed_by_type(fixture: Fixture) {
         (Some(vec![]), vec!["none"]),
         (Some(vec!["video"]), vec!["none", "video"]),
         (Some(vec!["sound", "other", "video"]), vec!["none", "video", "sound"]),
+        (Some(vec!["image", "image"]), vec!["none", "image"]),
     ]) {
         store.accept(round(index).into()).await;
         let kinds = kinds.map(|kinds: Vec<&str>| kinds.into_iter().map(Into::into).collect());

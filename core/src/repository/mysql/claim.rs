@@ -98,6 +98,8 @@ impl MysqlRepository {
         }
         // Of several sources more may be locked than are taken; those are free again with the commit.
         found.sort_by_key(|job| job.0);
+        // A type that is named twice finds its jobs twice.
+        found.dedup_by_key(|job| job.0);
         found.truncate(claim.most);
         for taken in found.chunks(1024) {
             let (marks, taken) = list(taken);

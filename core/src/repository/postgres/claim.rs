@@ -48,8 +48,8 @@ const SOURCES: &str = "
     WHERE claimable <> $1 OR owner = ANY($2)
         OR NOT EXISTS (SELECT FROM @owners o WHERE o.id = h.owner AND o.lease_ends > clock_timestamp())";
 
-/// `$1` and `$2`: a source, `$3`: types besides none, `$4` and `$5`: what of an owner, and which are dead. The owner is looked
-/// at again: he may have renewed.
+/// `$1` and `$2`: a source, `$3`: which types, `$4`: what is claimable by the death of its owner, `$5`: owners that are dead. The
+/// owner is looked at again: he may have renewed.
 macro_rules! candidates {
     ($which:literal, $order:literal) => {
         concat!(
@@ -153,6 +153,8 @@ impl PostgresRepository {
         }
         // Of several sources more may be locked than are taken; those are free again with the commit.
         found.sort_by_key(|job| job.0);
+        // A type that is named twice finds its jobs twice.
+        found.dedup_by_key(|job| job.0);
         found.truncate(claim.most);
         let keys: Vec<i64> = found.iter().map(|job| job.1).collect();
         let query = sqlx::query(self.names.sql(TAKE)).bind(keys).bind(&*claim.owner).bind(Standing::Owned as i16).bind(claimable::OWNED);

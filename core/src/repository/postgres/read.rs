@@ -31,8 +31,8 @@ macro_rules! sizes {
 }
 
 /// Jobs with all that belongs to them, in rows that tell by their first column what they are of. The others are the columns of
-/// a job; what belongs to it fills key, number and body. In no order. Keys are compared, not joined: a join may be done by
-/// reading a table from end to end.
+/// a job; what belongs to it fills key, number and body. In no order. Keys are compared, not joined: of a table with many rows for a key the planner may
+/// read all to join them.
 macro_rules! whole {
     ($with:literal, $wanted:literal) => {
         concat!(
@@ -56,8 +56,8 @@ const ONE: &str = whole!("WITH wanted AS (SELECT key FROM @jobs WHERE id = $1)",
 /// `$1`: keys.
 const THESE: &str = whole!("", "= ANY($1::bigint[])");
 
-/// `$1`: ids. A join, because a comparison with a long array may be
-/// done element by element.
+/// `$1`: ids. A join, which does well here: with few ids and a row for each it takes the unique index, and a comparison with a
+/// long array of texts may be done element by element.
 const FIND: &str = sizes!("(SELECT j.* FROM unnest($1::text[]) AS wanted(id) JOIN @jobs j ON j.id = wanted.id) j");
 
 /// `$1`: the place before a page, `$2`: its length, `$3`: states.
@@ -140,6 +140,7 @@ impl PostgresRepository {
         let rows = if keys.is_empty() { Vec::new() } else { sqlx::query(self.names.sql(THESE)).bind(keys).fetch_all(connection).await? };
         whole(&rows, more)
     }
+
     pub(super) async fn request_on(&self, connection: &mut PgConnection, id: &str, body: &str) -> Result<bool, Failed> {
         sqlx::raw_sql(BEGIN).execute(&mut *connection).await?;
         let done = sqlx::query(self.names.sql(REQUEST)).bind(id).bind(body).execute(&mut *connection).await?;

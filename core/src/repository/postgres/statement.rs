@@ -42,10 +42,10 @@ impl<'n> Statement<'n> {
         Ok(())
     }
 
-    /// An expression that is known once all parts so far are done, and never negative.
+    /// A condition that always holds, and is known once all parts so far are done.
     pub fn done(&self) -> String {
-        let counts: Vec<String> = self.parts.iter().map(|name| format!("(SELECT count(*) FROM {name})")).collect();
-        if counts.is_empty() { "0".into() } else { counts.join(" + ") }
+        let counts: String = self.parts.iter().map(|name| format!("(SELECT count(*) FROM {name}) + ")).collect();
+        format!("{counts}0 >= 0")
     }
 
     /// Runs it; gives the row that `text` asks for.
@@ -79,7 +79,7 @@ mod tests {
     fn parameters_are_numbered_over_all_parts() {
         let names = Names::new("s");
         let mut statement = Statement::new(&names);
-        assert_eq!(statement.done(), "0");
+        assert_eq!(statement.done(), "0 >= 0");
         for name in ["a", "b"] {
             statement
                 .part(name, "INSERT INTO @t VALUES (?, ?) RETURNING 1", |values| {
@@ -89,7 +89,7 @@ mod tests {
                 .expect("a part");
         }
         assert_eq!(statement.text, "WITH a AS (INSERT INTO @t VALUES ($1, $2) RETURNING 1), b AS (INSERT INTO @t VALUES ($3, $4) RETURNING 1)");
-        assert_eq!(statement.done(), "(SELECT count(*) FROM a) + (SELECT count(*) FROM b)");
+        assert_eq!(statement.done(), "(SELECT count(*) FROM a) + (SELECT count(*) FROM b) + 0 >= 0");
         assert_eq!(statement.arguments.len(), 4);
     }
 }

@@ -1,4 +1,5 @@
-//! Commits a group of writes: jobs are locked and read, judged in memory, and written by arrays, a statement a table.
+//! Commits a group of writes: jobs are locked and read, judged in memory, and written by one statement with an array for each
+//! column. Of new jobs there is nothing to be locked.
 
 use std::sync::Arc;
 
@@ -69,20 +70,24 @@ const CREATE_JOBS: &str = "
     FROM place, unnest(?::bigint[], ?::text[], ?::bigint[], ?::bigint[], ?::smallint[], ?::smallint[], ?::smallint[], ?::bool[], ?::text[], ?::text[], ?::text[])
         AS n(key, id, place, version, state, standing, claimable, hold, owner, kind, head) RETURNING 1";
 
+/// The condition of places where nobody has looked whether jobs of these ids exist. Seen only later, by the unique index, one of
+/// them might be waited for with the counter locked that its writer waits for.
+const NONE_EXISTS: &str = "NOT EXISTS (SELECT FROM unnest(?::text[]) AS wanted(id) JOIN @jobs j ON j.id = wanted.id)";
+
 /// Taken after all that is written before, because everybody else waits for these counters: `{}` is what makes it wait.
-const TAKE_PLACES: &str = "UPDATE @counters SET value = value + ? WHERE name = 'place' AND {} >= 0 RETURNING value - ? AS before";
+const TAKE_PLACES: &str = "UPDATE @counters SET value = value + ? WHERE name = 'place' AND {} RETURNING value - ? AS before";
 
 /// The last lock of the group, and the one that numbers all events of the store.
-const TAKE_NUMBERS: &str = "UPDATE @counters SET value = value + ? WHERE name = 'sequence' AND {} >= 0 RETURNING value - ? AS before";
+const TAKE_NUMBERS: &str = "UPDATE @counters SET value = value + ? WHERE name = 'sequence' AND {} RETURNING value - ? AS before";
 
 const WRITE_EVENTS: &str = "
     INSERT INTO @events (first, job_key, job, lengths, bodies)
     SELECT counter.before + 1 + e.before, e.job_key, e.job, e.lengths, e.bodies
     FROM counter, unnest(?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[]) AS e(before, job_key, job, lengths, bodies)";
 
-/// The counters as they were before. One notification a commit; and as the group holds the lock that numbers events, it must
+/// The counters as they were before: no row, when places were not to be had. One notification a commit; and as the group holds the lock that numbers events, it must
 /// not be idle for long either.
-const FINISH: &str = "SELECT counter.before, {}, pg_notify(?, ''), set_config('idle_in_transaction_session_timeout', '2s', true) FROM counter";
+const FINISH: &str = "SELECT counter.before, {place}, pg_notify(?, ''), set_config('idle_in_transaction_session_timeout', '2s', true) FROM {counters}";
 
 /// Bytes of texts in one statement; PostgreSQL takes messages below 1 GB.
 const STATEMENT_BYTES: usize = 32 * 1024 * 1024;
@@ -95,14 +100,16 @@ impl PostgresRepository {
         if group.iter().all(|write| write.expect == Expect::Absent && matches!(write.action, Action::Put(_))) {
             match self.try_commit(connection, group, false).await {
                 // One of them is there: which one has to be seen.
-                Err(Failed::Sql(sqlx::Error::Database(error))) if error.is_unique_violation() => sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?,
+                Err(Failed::Sql(error)) if exists(&error) => {
+                    sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                }
                 outcome => return outcome,
-            };
+            }
         }
         self.try_commit(connection, group, true).await
     }
 
-    /// `look`: at the rows that there are of these jobs.
+    /// `look`: at the rows that there are of these jobs. Without, `RowNotFound` or a unique violation tells that there are some.
     async fn try_commit(&self, connection: &mut PgConnection, group: &[Write], look: bool) -> Result<Vec<Outcome>, Failed> {
         let mut keys = self.take_keys(connection, judge::most_created(group) as i64).await?;
         sqlx::raw_sql(BEGIN).execute(&mut *connection).await?;
@@ -117,7 +124,7 @@ impl PostgresRepository {
             return Ok(judged.outcomes(0, 0));
         }
         self.remove(connection, &judged).await?;
-        let (sequence, places) = self.write(connection, &judged).await?;
+        let (sequence, places) = self.write(connection, &judged, look).await?;
         sqlx::raw_sql("COMMIT").execute(&mut *connection).await.map_err(Failed::Unsure)?;
         Ok(judged.outcomes(sequence, places))
     }
@@ -147,8 +154,8 @@ impl PostgresRepository {
         Ok(())
     }
 
-    /// Writes all else; gives the counters as they were before.
-    async fn write(&self, connection: &mut PgConnection, judged: &Judged<'_>) -> Result<(u64, u64), Failed> {
+    /// Writes all else; gives the counters as they were before. `looked`: whether jobs that are created are known not to exist.
+    async fn write(&self, connection: &mut PgConnection, judged: &Judged<'_>, looked: bool) -> Result<(u64, u64), Failed> {
         let mut statement = Statement::new(&self.names);
         let answered = keys_of(judged.of(Fate::Changed).filter(|change| change.clear_requests));
         if !answered.is_empty() {
@@ -193,11 +200,18 @@ impl PostgresRepository {
                 values.add(column(&changed, |job| job.head))
             })?;
         }
-        let mut places = "0::bigint";
+        let (mut place, mut counters) = ("0::bigint", "counter");
         if judged.created > 0 {
-            places = "(SELECT before FROM place)";
-            take(&mut statement, "place", TAKE_PLACES, judged.created)?;
+            (place, counters) = ("place.before", "counter, place");
             let created: Vec<&Change> = judged.of(Fate::Created).collect();
+            let condition = if looked { statement.done() } else { format!("{} AND {NONE_EXISTS}", statement.done()) };
+            statement.part("place", &TAKE_PLACES.replace("{}", &condition), |values| {
+                values.add(judged.created as i64)?;
+                if !looked {
+                    values.add(column(&created, |job| &*job.id))?;
+                }
+                values.add(judged.created as i64)
+            })?;
             statement.part("created", CREATE_JOBS, |values| {
                 values.add(column(&created, |job| job.key))?;
                 values.add(column(&created, |job| &*job.id))?;
@@ -212,7 +226,11 @@ impl PostgresRepository {
                 values.add(column(&created, |job| job.head))
             })?;
         }
-        take(&mut statement, "counter", TAKE_NUMBERS, judged.events)?;
+        let done = statement.done();
+        statement.part("counter", &TAKE_NUMBERS.replace("{}", &done), |values| {
+            values.add(judged.events as i64)?;
+            values.add(judged.events as i64)
+        })?;
         let rows = event_rows::rows(&judged.told);
         statement.part("told", WRITE_EVENTS, |values| {
             values.add(column(&rows, |row| row.before as i64))?;
@@ -221,7 +239,8 @@ impl PostgresRepository {
             values.add(column(&rows, |row| &*row.lengths))?;
             values.add(column(&rows, |row| &*row.bodies))
         })?;
-        let row = statement.run(connection, &FINISH.replace("{}", places), |values| values.add(self.names.channel())).await?;
+        let row =
+            statement.run(connection, &FINISH.replace("{place}", place).replace("{counters}", counters), |values| values.add(self.names.channel())).await?;
         Ok((row.try_get::<i64, _>(0)? as u64, row.try_get::<i64, _>(1)? as u64))
     }
 
@@ -245,13 +264,9 @@ impl PostgresRepository {
     }
 }
 
-/// Raises a counter, after all that the statement has written so far.
-fn take(statement: &mut Statement<'_>, name: &'static str, text: &str, by: u64) -> Result<(), Failed> {
-    let text = text.replace("{}", &statement.done());
-    statement.part(name, &text, |values| {
-        values.add(by as i64)?;
-        values.add(by as i64)
-    })
+/// Whether a job is there that was to be created.
+fn exists(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::RowNotFound) || error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }
 
 fn row(row: &sqlx::postgres::PgRow) -> Result<Row, Failed> {

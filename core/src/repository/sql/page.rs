@@ -63,8 +63,8 @@ impl Page {
         self.jobs.iter().map(|job| job.row.key).collect()
     }
 
-    #[cfg(feature = "mysql")]
     /// Leaves out the last jobs when all together would be too large. The first one stays.
+    #[cfg(feature = "mysql")]
     pub fn cut(&mut self, sizes: &HashMap<i64, i64>) {
         let mut sum = 0;
         let fits = |job: &Collected| {
