@@ -192,7 +192,7 @@ pub struct Slot {
     hidden: bool,
     /// Which manager's queue the job waits in, as that manager counts: an entry that is left in another's is void.
     pub queued: u64,
-    owner: Option<Weak<dyn Owner>>,
+    owner: Option<Box<Weak<dyn Owner>>>,
     watchers: Option<Box<Vec<Weak<dyn Watcher>>>>,
     /// Events that the store does not have yet, with the version that holds each.
     held: Option<Box<Vec<(u64, Logged)>>>,
@@ -242,7 +242,7 @@ impl Slot {
 
     /// Names the manager that runs the job.
     pub fn set_owner(&mut self, owner: Option<Weak<dyn Owner>>) {
-        self.owner = owner;
+        self.owner = owner.map(Box::new);
     }
 
     /// The manager that runs the job, if it still exists.
