@@ -30,6 +30,8 @@ pub const NOT_TAKEN: f64 = -4.0;
 
 /// Bytes of each stream of an attempt that are kept whole.
 const MOST_LOG: usize = 16 * 1024 * 1024;
+/// The line in what was cut already, which is not to be cut again.
+const CUT_LINE: usize = 64;
 /// Bytes of each stream that the status keeps of a chunk.
 const KEPT_TAIL: usize = 8 * 1024;
 
@@ -173,7 +175,7 @@ impl Manager {
             if text.is_empty() {
                 continue;
             }
-            let text = if text.len() <= MOST_LOG {
+            let text = if text.len() <= MOST_LOG + CUT_LINE {
                 text.into()
             } else {
                 let mut kept = Kept::new(MOST_LOG / 2);
