@@ -1,5 +1,5 @@
 /** What chunks said: kept per chunk, attempt and stream. */
-import { JobExecutor, LocalWorkerAdapter, type JobManager } from 'framewright';
+import { InMemoryJobRepository, JobExecutor, LocalWorkerAdapter, type JobManager } from 'framewright';
 import { describe, expect, it } from 'vitest';
 import { Folder } from './support/folder.js';
 import { open } from './support/managers.js';
@@ -92,3 +92,16 @@ describe.each(durables)('logs in $kind', ({ create }) => {
     expect(await refusal(manager, id, { chunkId: 0, attempt: 2 })).toBe('NOT_FOUND');
   });
 });
+
+it.each(adapters)('[F67] of chunks $kind above 16 MiB lose their middle, and say so once', async ({ adapter }) => {
+  const folder = new Folder();
+  const manager = open(new InMemoryJobRepository(), new JobExecutor(adapter({ keepOutputBytes: 10 * MEGABYTE })));
+  const written = 20 * MEGABYTE;
+  const id = await manager.submitJob(shellJob(1, `printf first; yes | head -c ${written - 9}; printf last`), { jobDir: folder.path });
+  expect((await manager.waitForJob(id)).state).toBe('completed');
+  const whole = await manager.readLog(id, { chunkId: 0 });
+  expect(whole.startsWith('firsty')).toBe(true);
+  expect(whole.endsWith('last')).toBe(true);
+  const cuts = [...whole.matchAll(/\n\.\.\. \[(\d+) bytes cut] \.\.\.\n/g)];
+  expect(cuts.map((cut) => Number(cut[1]))).toEqual([written - 16 * MEGABYTE]);
+}, 60_000);

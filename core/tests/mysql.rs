@@ -105,13 +105,26 @@ async fn a_restart_of_the_server_loses_nothing() {
     faults::a_restart_loses_nothing(store, &mut server).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_network_is_noticed() {
-    let database = Mysql::new().await;
+/// A store behind a proxy.
+async fn through_proxy(database: &Mysql) -> (Arc<Store>, Proxy) {
     let url: sqlx::mysql::MySqlConnectOptions = database.url().parse().unwrap();
     let proxy = Proxy::before((url.get_host().parse::<std::net::IpAddr>().unwrap(), url.get_port()).into()).await;
     let store = open(&database.url().replace(&format!(":{}", url.get_port()), &format!(":{}", proxy.port))).await.unwrap();
+    (store, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_network_is_noticed() {
+    let database = Mysql::new().await;
+    let (store, proxy) = through_proxy(&database).await;
     faults::a_silent_network_is_noticed(store, &proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_send_at_once() {
+    let database = Mysql::new().await;
+    let (store, proxy) = through_proxy(&database).await;
+    faults::connections_send_at_once(store, &proxy).await;
 }
 
 #[tokio::test]

@@ -7,12 +7,12 @@ mod databases;
 use std::sync::Arc;
 use std::time::Duration;
 
-use databases::jobs::{accept, change, close, create, enroll, load};
+use databases::jobs::{accept, change, close, commit, create, enroll, load};
 use databases::proxy::Proxy;
 use databases::server::{PASSWORD, Server};
 use databases::{Postgres, faults, unique};
 use framewright_core::job::{Error, ErrorCode, JobState};
-use framewright_core::repository::durable::Claim;
+use framewright_core::repository::durable::{Claim, Outcome};
 use framewright_core::repository::postgres::{PostgresOptions, PostgresRepository};
 use framewright_core::repository::runtime::Store;
 use sqlx::postgres::PgConnection;
@@ -126,7 +126,7 @@ async fn a_deadlock_is_tried_again() {
     sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut other).await.unwrap();
     let group = tokio::spawn({
         let store = store.clone();
-        async move { databases::jobs::commit(&store, vec![change("b", 1), change("a", 1)]).await }
+        async move { commit(&store, vec![change("b", 1), change("a", 1)]).await }
     });
     let waiting = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'");
     until(&mut database.connection().await, &waiting, |waiting| waiting == 1).await;
@@ -134,6 +134,30 @@ async fn a_deadlock_is_tried_again() {
     sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut other).await.expect("the other one is not ended");
     assert_eq!(group.await.unwrap().expect("the group is committed by another try").len(), 2);
     assert_eq!(load(&store, "a").await.unwrap().unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn new_jobs_of_which_one_exists_hold_nobody_up_while_they_wait() {
+    let mut database = Postgres::new();
+    let name = unique("create");
+    database.url = format!("{}?application_name={name}", database.url);
+    let store = database.open().await.unwrap();
+    accept(&store, vec![create("a", "me")]).await;
+    let mut other = PgConnection::connect(&databases::postgres_url()).await.unwrap();
+    let table = |table: &str| format!("{}.framewright_{table}", database.quoted());
+    // Less than `deadlock_timeout`: the store's group must not be ended for it.
+    let lock = format!("SET lock_timeout = '500ms'; BEGIN; UPDATE {} SET head = 'other' WHERE id = 'a'", table("jobs"));
+    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut other).await.unwrap();
+    let group = tokio::spawn({
+        let store = store.clone();
+        async move { commit(&store, vec![create("a", "me"), create("b", "me")]).await }
+    });
+    let waiting = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND wait_event_type = 'Lock'");
+    until(&mut database.connection().await, &waiting, |waiting| waiting == 1).await;
+    let take = format!("UPDATE {} SET value = value + 1 WHERE name = 'place'; COMMIT", table("counters"));
+    sqlx::raw_sql(AssertSqlSafe(take)).execute(&mut other).await.expect("nobody holds the counter");
+    let outcomes = group.await.unwrap().unwrap();
+    assert!(matches!(outcomes[..], [Outcome::Duplicate, Outcome::Accepted { .. }]), "{outcomes:?}");
 }
 
 #[tokio::test]
@@ -159,14 +183,26 @@ async fn a_restart_of_the_server_loses_nothing() {
     faults::a_restart_loses_nothing(store, &mut server).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_network_is_noticed() {
-    let database = Postgres::new();
+/// A store behind a proxy.
+async fn through_proxy(database: &Postgres) -> (Arc<Store>, Proxy) {
     let url: sqlx::postgres::PgConnectOptions = database.url.parse().unwrap();
     let proxy = Proxy::before((url.get_host().parse::<std::net::IpAddr>().unwrap(), url.get_port()).into()).await;
     let through = database.url.replace(&format!(":{}", url.get_port()), &format!(":{}", proxy.port));
-    let store = open(&through, database.options()).await.unwrap();
+    (open(&through, database.options()).await.unwrap(), proxy)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_network_is_noticed() {
+    let database = Postgres::new();
+    let (store, proxy) = through_proxy(&database).await;
     faults::a_silent_network_is_noticed(store, &proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_send_at_once() {
+    let database = Postgres::new();
+    let (store, proxy) = through_proxy(&database).await;
+    faults::connections_send_at_once(store, &proxy).await;
 }
 
 #[tokio::test]
@@ -246,7 +282,7 @@ async fn a_full_disk_and_a_damaged_record_are_told_as_what_they_are() {
         database.quoted()
     );
     database.run(&full).await;
-    let error = databases::jobs::commit(&store, vec![change("b", 1)]).await.unwrap_err();
+    let error = commit(&store, vec![change("b", 1)]).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::StoreFull);
     database.run("DROP TRIGGER full_disk ON @events").await;
     accept(&store, vec![change("b", 1)]).await;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::outputs::OutputFile;
 use super::{Entry, Manager, Notice, WAIT};
 use crate::executor::merge::{publish, temporary_beside};
-use crate::executor::process::{self, Finished, Kept, ProcessError, ProcessOptions, ProcessSpec, Stream};
+use crate::executor::process::{self, Finished, ProcessError, ProcessOptions, ProcessSpec, Stream};
 use crate::job::options::{Options, VerifyOutput};
 use crate::job::output_progress::ProgressReader;
 use crate::job::placeholder::{self, Values};
@@ -32,9 +32,6 @@ pub struct ProcessDriver {
     /// Hand finished chunks over as [`Notice::Chunk`].
     pub tell_chunks: bool,
 }
-
-/// Bytes of each end of each stream of an attempt that its log keeps.
-const LOG_END: usize = 8 * 1024 * 1024;
 
 struct Driven {
     manager: Arc<Manager>,
@@ -271,7 +268,7 @@ impl Driven {
             over.map_or(Ok(next), Err)
         };
         let heard_now = || begun.elapsed().as_millis() as u64 + 1;
-        let mut logs = [Kept::new(LOG_END), Kept::new(LOG_END)];
+        let mut logs = Manager::logs();
         let mut on_output = |stream: Stream, text: &str| {
             logs[usize::from(stream == Stream::Stderr)].push(text);
             sign.store(heard_now(), Ordering::Relaxed);
@@ -319,9 +316,7 @@ impl Driven {
                 }
             }
         };
-        let [stdout, stderr] = logs;
-        self.manager.keep_log(ticket, index, attempt, &stdout.into_text(), "");
-        self.manager.keep_log(ticket, index, attempt, "", &stderr.into_text());
+        self.manager.keep_logs(ticket, index, attempt, logs);
         match (finished, expired.into_inner()) {
             (Ok(finished), Some(mut error)) => {
                 error.stderr_tail = Some(crate::job::error::tail(&finished.stderr, 4096).to_owned()).filter(|tail| !tail.is_empty());

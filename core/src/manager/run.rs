@@ -28,10 +28,8 @@ pub const BUSY: f64 = -3.0;
 /// In place of a chunk: none was asked for yet.
 pub const NOT_TAKEN: f64 = -4.0;
 
-/// Bytes of each stream of an attempt that are kept whole.
-const MOST_LOG: usize = 16 * 1024 * 1024;
-/// The line in what was cut already, which is not to be cut again.
-const CUT_LINE: usize = 64;
+/// Bytes of each end of a stream that are kept of an attempt: of up to 16 MiB all of it.
+const LOG_END: usize = 8 * 1024 * 1024;
 /// Bytes of each stream that the status keeps of a chunk.
 const KEPT_TAIL: usize = 8 * 1024;
 
@@ -169,20 +167,25 @@ impl Manager {
 
     /// Keeps the whole outputs of an attempt, as far as there are any: to be called before its end is told.
     pub fn keep_log(&self, ticket: u32, index: u32, attempt: u32, stdout: &str, stderr: &str) {
+        let mut logs = Self::logs();
+        for (log, text) in logs.iter_mut().zip([stdout, stderr]) {
+            log.push(text);
+        }
+        self.keep_logs(ticket, index, attempt, logs);
+    }
+
+    /// For the whole outputs of an attempt: stdout and stderr.
+    pub(super) fn logs() -> [Kept; 2] {
+        [Kept::new(LOG_END), Kept::new(LOG_END)]
+    }
+
+    pub(super) fn keep_logs(&self, ticket: u32, index: u32, attempt: u32, logs: [Kept; 2]) {
         let Some(entry) = self.entry(ticket) else { return };
-        let mut slot = entry.cell.lock();
-        for (stream, text) in [(LogStream::Stdout, stdout), (LogStream::Stderr, stderr)] {
-            if text.is_empty() {
-                continue;
+        for (stream, log) in [LogStream::Stdout, LogStream::Stderr].into_iter().zip(logs) {
+            let text = log.into_text();
+            if !text.is_empty() {
+                entry.cell.lock().keep_log(LogWrite { index, attempt, stream, text: text.into() });
             }
-            let text = if text.len() <= MOST_LOG + CUT_LINE {
-                text.into()
-            } else {
-                let mut kept = Kept::new(MOST_LOG / 2);
-                kept.push(text);
-                kept.into_text().into()
-            };
-            slot.keep_log(LogWrite { index, attempt, stream, text });
         }
     }
 

@@ -1,5 +1,8 @@
 //! What every store on a server must survive.
 
+use std::mem::ManuallyDrop;
+use std::net::TcpStream;
+use std::os::fd::FromRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,6 +70,17 @@ pub async fn a_silent_network_is_noticed(store: Arc<Store>, proxy: &Proxy) {
     let began = Instant::now();
     assert!(renew(&store, "me").await.unwrap());
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+/// None of the store's connections waits for an acknowledgement before it sends the rest of a statement.
+pub async fn connections_send_at_once(store: Arc<Store>, proxy: &Proxy) {
+    accept(&store, vec![create("a", "me")]).await;
+    let open = std::fs::read_dir("/dev/fd").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    // SAFETY: it is not closed by us, and on what is no socket the questions fail.
+    let sockets = open.map(|descriptor| ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(descriptor) }));
+    let ours: Vec<bool> =
+        sockets.filter(|socket| socket.peer_addr().is_ok_and(|peer| peer.port() == proxy.port)).map(|socket| socket.nodelay().unwrap()).collect();
+    assert!(!ours.is_empty() && ours.iter().all(|at_once| *at_once), "{ours:?}");
 }
 
 /// Leases are renewed while every connection for work waits for a lock.

@@ -85,8 +85,8 @@ const WRITE_EVENTS: &str = "
     SELECT counter.before + 1 + e.before, e.job_key, e.job, e.lengths, e.bodies
     FROM counter, unnest(?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[]) AS e(before, job_key, job, lengths, bodies)";
 
-/// The counters as they were before: no row, when places were not to be had. One notification a commit; and as the group holds the lock that numbers events, it must
-/// not be idle for long either.
+/// The counters as they were before: no row, when places were not to be had. One notification a commit; and as the group holds
+/// the lock that numbers events, it must not be idle for long either.
 const FINISH: &str = "SELECT counter.before, {place}, pg_notify(?, ''), set_config('idle_in_transaction_session_timeout', '2s', true) FROM {counters}";
 
 /// Bytes of texts in one statement; PostgreSQL takes messages below 1 GB.
@@ -191,12 +191,7 @@ impl PostgresRepository {
         if !changed.is_empty() {
             statement.part("changed", CHANGE_JOBS, |values| {
                 values.add(column(&changed, |job| job.key))?;
-                values.add(column(&changed, |job| job.version as i64))?;
-                values.add(column(&changed, |job| job.state as i16))?;
-                values.add(column(&changed, |job| job.standing as i16))?;
-                values.add(column(&changed, |job| job.claimable()))?;
-                values.add(column(&changed, |job| job.hold))?;
-                values.add(column(&changed, |job| &*job.owner))?;
+                add_state(values, &changed)?;
                 values.add(column(&changed, |job| job.head))
             })?;
         }
@@ -216,12 +211,7 @@ impl PostgresRepository {
                 values.add(column(&created, |job| job.key))?;
                 values.add(column(&created, |job| &*job.id))?;
                 values.add(column(&created, |job| job.place as i64))?;
-                values.add(column(&created, |job| job.version as i64))?;
-                values.add(column(&created, |job| job.state as i16))?;
-                values.add(column(&created, |job| job.standing as i16))?;
-                values.add(column(&created, |job| job.claimable()))?;
-                values.add(column(&created, |job| job.hold))?;
-                values.add(column(&created, |job| &*job.owner))?;
+                add_state(values, &created)?;
                 values.add(column(&created, |job| job.kind.as_deref()))?;
                 values.add(column(&created, |job| job.head))
             })?;
@@ -282,6 +272,16 @@ fn row(row: &sqlx::postgres::PgRow) -> Result<Row, Failed> {
         kind: row.try_get::<Option<&str>, _>(6)?.map(Into::into),
         id,
     })
+}
+
+/// The columns from the version to the owner.
+fn add_state(values: &mut Values, jobs: &[&Change<'_>]) -> Result<(), Failed> {
+    values.add(column(jobs, |job| job.version as i64))?;
+    values.add(column(jobs, |job| job.state as i16))?;
+    values.add(column(jobs, |job| job.standing as i16))?;
+    values.add(column(jobs, |job| job.claimable()))?;
+    values.add(column(jobs, |job| job.hold))?;
+    values.add(column(jobs, |job| &*job.owner))
 }
 
 fn keys_of<'c>(changes: impl Iterator<Item = &'c Change<'c>>) -> Vec<i64> {
