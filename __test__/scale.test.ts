@@ -191,6 +191,35 @@ describe('many chunks', measured, () => {
   });
 });
 
+describe('many jobs', () => {
+  it.each([{ asked: 'before', count: 5000 }, { asked: 'after', count: 14_000 }])('[F36] $count that wait are each reached by their id', async ({ asked, count }) => {
+    const ran: string[] = [];
+    let release = (): void => undefined;
+    const held = new Promise<void>((resolve) => (release = resolve));
+    const execute = async (spec: { id?: string }): Promise<void> => {
+      ran.push(spec.id ?? '');
+      if (spec.id === '0') await held;
+    };
+    const manager = open(new InMemoryJobRepository(), { execute }, { maxConcurrentJobs: 1 });
+    if (asked === 'before') await manager.cancelJob(await manager.submitJob({ ...chunksOf(1), id: 'first' }, { id: 'first' }));
+    for (let n = 0; n < count; n += 1) await manager.submitJob({ ...chunksOf(1), id: `${n}` }, { id: `job-${n}` });
+    const [paused, cancelled, deleted, raised] = [4095, 4096, count >> 1, count - 1];
+    await manager.pauseJob(`job-${paused}`);
+    await manager.cancelJob(`job-${cancelled}`);
+    await manager.deleteJob(`job-${deleted}`);
+    await manager.pauseJob(`job-${raised}`);
+    await manager.resumeJob(`job-${raised}`);
+    release();
+    const left = Array.from({ length: count }, (_, n) => n).filter((n) => ![paused, cancelled, deleted].includes(n));
+    const states = await Promise.all(left.map(async (n) => (await manager.waitForJob(`job-${n}`)).state));
+    expect(new Set(states)).toEqual(new Set(['completed']));
+    expect(ran.filter((id) => id !== 'first').map(Number).sort((a, b) => a - b)).toEqual(left);
+    expect((await manager.getJob(`job-${paused}`))?.state).toBe('paused');
+    await manager.resumeJob(`job-${paused}`);
+    expect((await manager.waitForJob(`job-${paused}`)).state).toBe('completed');
+  }, 60_000);
+});
+
 describe('completedChunkIds', () => {
   const executor = (ran: number[]) => JobExecutor.fromFunction(async ({ id }) => void ran.push(id));
 

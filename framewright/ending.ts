@@ -16,6 +16,9 @@ const NEWS_MS = 3;
 
 const TERMINAL: readonly (string | undefined)[] = ['completed', 'failed', 'cancelled'];
 
+/** Why a wait stops looking. A reason that is at hand: without one an error would be made, with its stack, for each of them. */
+const OVER = 'over';
+
 /** What has to be known of a manager to wait for its jobs. */
 export interface EndingHost {
   readonly engine: Engine;
@@ -47,9 +50,14 @@ function notEnded(id: string): FramewrightError {
 /** Resolves with the status of a job at a terminal state. */
 export async function untilEnded(host: EndingHost, id: string, timeoutMs: number | undefined, signal: AbortSignal | undefined): Promise<JobStatus> {
   const { engine, closing } = host;
+  // Whoever waits for many jobs one after the other finds most of them at their end.
+  if (!host.isDurable && !host.isOutside && TERMINAL.includes(engine.state(id) ?? undefined)) {
+    const status = await host.get(id);
+    if (status && TERMINAL.includes(status.state)) return status;
+  }
   let timer: NodeJS.Timeout | undefined;
   let unfollow: (() => void) | undefined;
-  let closed: (() => void) | undefined;
+  let stay: (() => void) | undefined;
   const over = new AbortController();
   try {
     const given = new Promise<never>((_, reject) => {
@@ -57,23 +65,22 @@ export async function untilEnded(host: EndingHost, id: string, timeoutMs: number
         timer = setTimeout(() => reject(new FramewrightError('TIMEOUT', `Job "${id}" did not end within ${timeoutMs} ms`)), timeoutMs);
       }
       if (signal) unfollow = onAbort(signal, () => reject(aborted(`Waiting for job "${id}" was aborted`, signal)));
-      closed = () => {
+      stay = onAbort(closing, () => {
         // Ended, or left to the store: its status is being read, and says how it stands.
         const state = engine.state(id);
         if (state === null || TERMINAL.includes(state)) return;
         reject(new FramewrightError('CLOSED', `The manager was closed before job "${id}" ended`));
-      };
-      closing.addEventListener('abort', closed, { once: true });
+      });
     });
     given.catch(() => undefined);
     const end = host.isDurable ? endOfStored(host, id, over.signal) : endOf(host, id, over.signal);
     end.catch(() => undefined);
     return await Promise.race([end, given]);
   } finally {
-    over.abort();
+    over.abort(OVER);
     clearTimeout(timer);
     unfollow?.();
-    if (closed) closing.removeEventListener('abort', closed);
+    stay?.();
   }
 }
 
@@ -117,7 +124,7 @@ async function endOfStored(host: EndingHost, id: string, over: AbortSignal): Pro
         wake = resolve;
         if (news) resolve();
       });
-      until.abort();
+      until.abort(OVER);
       if (over.aborted) throw missing(id);
       // A busy job of others tells of every group of chunks.
       if (!here) await sleep(NEWS_MS, over);
@@ -141,9 +148,13 @@ async function atHand(host: EndingHost, id: string): Promise<JobStatus | 'away' 
 async function endOf(host: EndingHost, id: string, over: AbortSignal): Promise<JobStatus> {
   const { engine, saver } = host;
   for (;;) {
-    const status = await host.get(id);
-    if (!status) throw missing(id);
-    if (TERMINAL.includes(status.state)) return status;
+    const known = engine.state(id);
+    // Of a job in memory that has not ended nothing else has to be known.
+    if (host.isOutside || known === null || TERMINAL.includes(known)) {
+      const status = await host.get(id);
+      if (!status) throw missing(id);
+      if (TERMINAL.includes(status.state)) return status;
+    }
     if (TERMINAL.includes(engine.state(id) ?? undefined)) {
       // The engine is ahead of a store that answers late.
       await sleep(10, over);
@@ -157,9 +168,9 @@ async function endOf(host: EndingHost, id: string, over: AbortSignal): Promise<J
       await sleep(POLL_MS, over);
     } else {
       const until = host.watchers.until(id, (state) => state === undefined || TERMINAL.includes(state));
-      over.addEventListener('abort', until.stop, { once: true });
+      const stop = onAbort(over, until.stop);
       await until.done;
-      over.removeEventListener('abort', until.stop);
+      stop();
       if (host.saves() && engine.state(id) !== null) await saver.flush(id).catch(() => undefined);
       if (host.isOutside && engine.state(id) === null && !(await host.get(id))) throw missing(id);
     }

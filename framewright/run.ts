@@ -612,8 +612,9 @@ export class JobRun {
     const stop = (): void => {
       controller.abort(this.signal.reason);
     };
+    // Many chunks may be under way, and a list of listeners is looked through for each.
+    const unfollow = onAbort(this.signal, stop);
     if (this.signal.aborted) stop();
-    else this.signal.addEventListener('abort', stop, { once: true });
     const { chunkMs, startMs, noProgressMs } = options.timeouts ?? {};
     const timers: NodeJS.Timeout[] = [];
     let silence: NodeJS.Timeout | undefined;
@@ -627,7 +628,7 @@ export class JobRun {
         arm();
       },
       end: () => {
-        this.signal.removeEventListener('abort', stop);
+        unfollow();
         if (this.#watches?.get(chunk) === watch) this.#watches.delete(chunk);
         clearTimeout(silence);
         for (const timer of timers) clearTimeout(timer);

@@ -1,6 +1,7 @@
 /** Who waits for a change of which job. */
 import type { Engine } from './binding.js';
 import { FramewrightError } from './errors.js';
+import { onAbort } from './signals.js';
 
 /** Calls by the id of the job that they are about. */
 class Calls<T extends unknown[]> {
@@ -80,10 +81,11 @@ export class Watchers {
   until(id: string, test: (state: string | undefined) => boolean): { done: Promise<void>; stop: () => void } {
     let look: () => void = () => undefined;
     let lost: (error: unknown) => void = () => undefined;
+    let stay: (() => void) | undefined;
     const stop = (): void => {
       this.#waiters.remove(id, look);
       this.#losers.remove(id, lost);
-      this.closing.removeEventListener('abort', closed);
+      stay?.();
     };
     const closed = (): void => {
       look();
@@ -106,7 +108,7 @@ export class Watchers {
     this.#losers.add(id, lost);
     this.engine.watch(id);
     if (this.closing.aborted) closed();
-    else this.closing.addEventListener('abort', closed, { once: true });
+    else stay = onAbort(this.closing, closed);
     look();
     return { done, stop };
   }

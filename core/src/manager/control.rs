@@ -270,8 +270,7 @@ impl Manager {
 
     /// Asks every run to stop and leave its job pending for the next owner.
     pub fn shut_down(&self) {
-        let entries: Vec<_> = self.entries.read().values().cloned().collect();
-        for entry in entries {
+        for entry in self.entries.which(|_| true) {
             self.stop(&entry, Stopping::Shutdown);
         }
     }

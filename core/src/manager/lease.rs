@@ -146,7 +146,6 @@ impl Manager {
 
     /// Whether runs of jobs that are lost have not ended yet.
     fn leaves_behind(&self) -> bool {
-        let running: Vec<_> = self.entries.read().values().filter(|entry| entry.run.lock().is_some()).cloned().collect();
-        running.iter().any(|entry| entry.cell.lock().is_gone())
+        self.entries.which(|entry| entry.run.lock().is_some()).iter().any(|entry| entry.cell.lock().is_gone())
     }
 }

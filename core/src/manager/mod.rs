@@ -16,6 +16,7 @@ mod outputs;
 mod owner;
 mod recover;
 mod remote;
+mod roster;
 mod run;
 mod watch;
 
@@ -24,8 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use foldhash::fast::RandomState;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use commit::whole;
@@ -44,6 +44,7 @@ use crate::job::{ChunkState, Error, ErrorCode, Job, JobEvent, JobState, Options,
 use crate::repository::Watcher;
 use crate::repository::memory::{Ask, Cell, Kept, MemoryRepository, Owner, now_ms};
 use crate::repository::runtime::Store;
+use roster::Roster;
 use run::Run;
 
 /// A job that this manager works on.
@@ -57,7 +58,6 @@ pub(crate) struct Entry {
 struct State {
     queue: VecDeque<Arc<Entry>>,
     running: u32,
-    by_id: HashMap<Arc<str>, Arc<Entry>, RandomState>,
     closed: bool,
 }
 
@@ -81,7 +81,7 @@ pub struct Manager {
     hurry: CancellationToken,
     owner: Arc<str>,
     most_running: u32,
-    entries: RwLock<HashMap<u32, Arc<Entry>, RandomState>>,
+    entries: Roster,
     state: Mutex<State>,
     tickets: AtomicU32,
     /// Number of this manager in its process, from 1.
@@ -156,7 +156,7 @@ impl Manager {
             owner: owner::new_owner(),
             hurry: CancellationToken::new(),
             most_running,
-            entries: RwLock::default(),
+            entries: Roster::default(),
             state: Mutex::default(),
             tickets: AtomicU32::new(0),
             number,
@@ -204,8 +204,7 @@ impl Manager {
     fn track(&self, cell: Arc<Cell>) -> Arc<Entry> {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry { ticket, cell, run: Mutex::new(None) });
-        self.entries.write().insert(ticket, entry.clone());
-        self.state.lock().by_id.insert(entry.cell.id.clone(), entry.clone());
+        self.entries.add(&entry);
         entry
     }
 
@@ -227,24 +226,15 @@ impl Manager {
     }
 
     fn forget(&self, entry: &Entry) {
-        self.entries.write().remove(&entry.ticket);
-        self.unname(entry);
-    }
-
-    /// The job's id does not mean this entry any more.
-    fn unname(&self, entry: &Entry) {
-        let mut state = self.state.lock();
-        if state.by_id.get(&entry.cell.id).is_some_and(|known| known.ticket == entry.ticket) {
-            state.by_id.remove(&entry.cell.id);
-        }
+        self.entries.remove(entry);
     }
 
     pub(crate) fn entry(&self, ticket: u32) -> Option<Arc<Entry>> {
-        self.entries.read().get(&ticket).cloned()
+        self.entries.get(ticket)
     }
 
     fn entry_of(&self, id: &str) -> Option<Arc<Entry>> {
-        self.state.lock().by_id.get(id).cloned()
+        self.entries.named(id)
     }
 
     /// Takes a job. With `hold` it is not seen and not started before [`Self::admit`] (its store has to keep it
@@ -410,7 +400,7 @@ impl Manager {
                 }
                 let Some(entry) = state.queue.pop_front() else { break };
                 // Forgotten while it waited: paused, cancelled or removed.
-                if !self.entries.read().contains_key(&entry.ticket) {
+                if !self.entries.has(entry.ticket) {
                     continue;
                 }
                 state.running += 1;

@@ -122,7 +122,7 @@ impl Manager {
 
     fn free_slots(&self) -> usize {
         // Those that run, wait, or are being taken: what is left of others in the queue does not count.
-        (self.most_running as usize).saturating_sub(self.entries.read().len())
+        (self.most_running as usize).saturating_sub(self.entries.len())
     }
 
     /// Takes over jobs; gives their ids.
@@ -237,7 +237,7 @@ impl Manager {
             if let Some(entry) = self.entry_of(&claimed.id) {
                 // A run that does not end keeps its slot until it does.
                 self.withdraw(&entry);
-                self.unname(&entry);
+                self.entries.unname(&entry);
             }
             self.repository.remove(&cell, &mut cell.lock(), true);
         }

@@ -473,7 +473,7 @@ impl Manager {
 
     /// Lets go of jobs that were taken over and not begun; whether there were any.
     fn hands_back(&self) -> bool {
-        let left: Vec<_> = self.entries.read().values().filter(|entry| entry.run.lock().is_none()).cloned().collect();
+        let left = self.entries.which(|entry| entry.run.lock().is_none());
         left.iter().for_each(|entry| self.hand_back(entry));
         !left.is_empty()
     }

@@ -317,6 +317,9 @@ pub struct MemoryRepository {
     pub changes: Changes,
 }
 
+/// A shard that grows looks at all of its ids: with a million jobs it has some thousands of them, half a millisecond's work.
+pub const SHARDS: usize = 256;
+
 /// A page of a listing ends after so many bytes: what reads it must not be held up for long.
 const PAGE_BYTES: usize = 64 * 1024;
 
@@ -332,7 +335,7 @@ impl MemoryRepository {
     /// An empty repository. `holds_events`: it is the cache of a manager whose store acknowledges.
     pub fn new(holds_events: bool) -> Arc<Self> {
         Arc::new(Self {
-            cells: DashMap::default(),
+            cells: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
             index: Mutex::default(),
             next: AtomicU64::new(1),
             log: EventLog::default(),
