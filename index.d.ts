@@ -705,6 +705,9 @@ declare class JobExecutor implements Executor {
     /**
      * Runs a whole job to its end, without a manager and without keeping a record.
      *
+     * A subclass whose manager calls it goes on after `super.execute(spec, options)`: the job is its manager's, and runs until
+     * the subclass's own promise has settled.
+     *
      * @throws FramewrightError VALIDATION before anything runs; CHUNK_FAILED, TIMEOUT, MERGE_FAILED, ... of the failure that
      *   ended it; ABORTED (an AbortError) when `options.signal` was aborted.
      */

@@ -28,6 +28,9 @@ export class JobExecutor implements Executor {
   /**
    * Runs a whole job to its end, without a manager and without keeping a record.
    *
+   * A subclass whose manager calls it goes on after `super.execute(spec, options)`: the job is its manager's, and runs until
+   * the subclass's own promise has settled.
+   *
    * @throws FramewrightError VALIDATION before anything runs; CHUNK_FAILED, TIMEOUT, MERGE_FAILED, ... of the failure that
    *   ended it; ABORTED (an AbortError) when `options.signal` was aborted.
    */
@@ -38,7 +41,7 @@ export class JobExecutor implements Executor {
     if (run && !run.bound && run.spec === spec && run.given && sameWritten(run.given, options)) {
       run.bound = true;
       const own = options.signal === run.given.signal ? undefined : options.signal;
-      await drive(workOf(this), run, run.direct(options));
+      await (run.driven = drive(workOf(this), run, run.direct(options)));
       if (own?.aborted) throw aborted('The run was aborted', own);
       // Whoever overrides this and calls it must not take a job that failed for one that is done.
       const rejection = run.rejection();

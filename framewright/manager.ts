@@ -398,10 +398,12 @@ export class JobManager {
       if (run.aborted) throw aborted('The job was stopped', run.signal);
       run.spec = spec;
       run.given = new Reports(run).given(uploaded, ours);
+      run.held = true;
       const value: unknown = await executor.execute(spec, run.given);
-      if (run.bound) return;
+      // It may have called one of ours and not waited for it.
+      await run.driven;
       if (run.isOver()) {
-        this.#warn(run.id, 'A late report was refused: the executor resolved after its run');
+        if (!run.bound) this.#warn(run.id, 'A late report was refused: the executor resolved after its run');
         return;
       }
       run.finish(this.#engine.resolved(run.ticket, run.number, jsonOf(value)));

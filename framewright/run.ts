@@ -25,6 +25,7 @@ const SHIFT = 4_294_967_296;
 const MERGE = 1;
 const BUSY = 2;
 const MERGED = 4;
+const HELD = 5;
 const MERGE_IN = 10;
 
 /** Outputs that change under our hands are made again so often before the merge has to do with what is there. */
@@ -115,6 +116,10 @@ export class JobRun {
   #controller: AbortController | undefined;
   /** Whether the chunks are run by an executor of ours that answers to the engine itself. */
   bound = false;
+  /** Whether somebody called an executor of ours who may have more to do: the run ends with what that call gives. */
+  held = false;
+  /** What an executor of ours does for the run. */
+  driven: Promise<void> | undefined;
   over = false;
   isOver(): boolean {
     return this.over;
@@ -381,21 +386,22 @@ export class JobRun {
     // What is merged is what the chunks have left behind.
     for (let n = 0; n < MOST_REPAIRS && !this.over && (await this.checkOutputs()) > 0; n += 1) await this.#doChunks(adapter, run, options);
     if (this.over) return;
-    let code = engine.advance(this.ticket, this.number);
+    const advance = (): number => engine.advance(this.ticket, this.number, this.held);
+    let code = advance();
     while (code === MERGE || code >= MERGE_IN) {
       if (code >= MERGE_IN) await this.#rest(code - MERGE_IN);
-      code = this.graceful ? engine.advance(this.ticket, this.number) : await this.#merge(adapter, options);
+      code = this.graceful ? advance() : await this.#merge(adapter, options);
     }
     if (code === MERGED) {
       await this.#removeChunks(options);
-      code = engine.advance(this.ticket, this.number);
+      code = advance();
     }
     if (code === BUSY) {
       // Nobody drives it any more, and chunks are counted as running: a fault of ours must not leave it so for ever.
       const error: JobErrorInfo = { code: 'INTERNAL', message: 'Chunks did not come back' };
       code = engine.rejected(this.ticket, this.number, false, JSON.stringify(error));
     }
-    this.finish(code);
+    if (code !== HELD) this.finish(code);
   }
 
   /** Has chunks done again whose outputs are gone or were changed; gives how many. */
@@ -460,7 +466,7 @@ export class JobRun {
     const { number } = this.host;
     const careful = this.#careful;
     // Where nobody else is told of a chunk, the engine may end the run with the last one.
-    const ends = options.onChunkComplete || options.onProgress || this.host.saves() ? 0 : this.number;
+    const ends = this.held || options.onChunkComplete || options.onProgress || this.host.saves() ? 0 : this.number;
     let next = first ?? nextChunk(number, ticket);
     for (;;) {
       this.#taken += 1;

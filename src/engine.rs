@@ -58,6 +58,7 @@ pub fn code(advance: Advance) -> f64 {
         Advance::Busy => 2.0,
         Advance::Stale => 3.0,
         Advance::Merged => 4.0,
+        Advance::Held => 5.0,
         Advance::MergeIn(ms) => 10.0 + f64::from(ms),
     }
 }
@@ -378,8 +379,8 @@ impl Engine {
     }
 
     #[napi(catch_unwind)]
-    pub fn advance(&self, ticket: u32, run: u32) -> f64 {
-        code(self.inner.advance(ticket, run))
+    pub fn advance(&self, ticket: u32, run: u32, hold: bool) -> f64 {
+        code(self.inner.advance(ticket, run, hold))
     }
 
     /// The merge ended; `error`: JSON of a `JobErrorInfo`, or empty; `result`: JSON, or empty.

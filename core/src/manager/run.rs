@@ -63,6 +63,8 @@ pub enum Advance {
     MergeIn(u32),
     /// The merge counts; clean up, then advance once more.
     Merged,
+    /// All is done, and who holds the run has not settled yet.
+    Held,
     /// Chunks still run.
     Busy,
     /// This run is over already; whatever is told of it is refused.
@@ -240,7 +242,7 @@ impl Manager {
     /// would say is then the error.
     pub fn complete_to_end(&self, ticket: u32, number: u32, index: u32, attempt: u32, duration_ms: f64) -> Result<f64, Advance> {
         let next = self.complete(ticket, index, attempt, duration_ms, None);
-        if next == LEAVE && self.is_all_done(ticket, number) { Err(self.advance(ticket, number)) } else { Ok(next) }
+        if next == LEAVE && self.is_all_done(ticket, number) { Err(self.advance(ticket, number, false)) } else { Ok(next) }
     }
 
     /// Whether a run can only complete: every chunk is done, nobody wants it stopped, and nothing comes after the chunks.
@@ -419,6 +421,7 @@ impl Manager {
             (None, Settled::Resolved(result)) => {
                 if let Some(result) = result
                     && let Ok(job) = entry.cell.lock().job()
+                    && !(current.merged && job.extras.as_ref().is_some_and(|extras| extras.result.is_some()))
                 {
                     job.extras_mut().result = Some(result);
                 }
@@ -430,8 +433,9 @@ impl Manager {
         Advance::Ended(self.conclude(&entry, end))
     }
 
-    /// The driver has no chunk left: says whether to merge, or ends the run.
-    pub fn advance(&self, ticket: u32, number: u32) -> Advance {
+    /// The driver has no chunk left: says whether to merge, or ends the run. With `hold` a run that has done all stays open
+    /// until [`Self::settle`]: its driver was called by somebody who has more to do.
+    pub fn advance(&self, ticket: u32, number: u32, hold: bool) -> Advance {
         let Some(entry) = self.entry(ticket) else { return Advance::Stale };
         let mut guard = entry.run.lock();
         let Some(run) = guard.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
@@ -455,6 +459,8 @@ impl Manager {
             } else if job.merges() && !run.merged {
                 let _ = self.repository.change(&entry.cell, &mut slot, JobEvent::MergeStarted, now_ms());
                 return Advance::Merge;
+            } else if hold {
+                return Advance::Held;
             }
         }
         *guard = None;
@@ -496,7 +502,7 @@ impl Manager {
         }
         drop(slot);
         drop(guard);
-        self.advance(ticket, number)
+        self.advance(ticket, number, false)
     }
 
     /// The driver did not stop in time: the job gets its state now; whatever comes of the run later is refused.

@@ -128,7 +128,7 @@ impl Driver {
                         self.manager.complete(ready.ticket, index, attempt, 1.0, None)
                     };
                 }
-                self.manager.advance(ready.ticket, ready.run);
+                self.manager.advance(ready.ticket, ready.run, false);
             }
         }
     }
@@ -137,7 +137,7 @@ impl Driver {
         if let Some((run, next)) = self.running.remove(&ticket) {
             let (index, attempt) = chunk(next);
             self.manager.stopped(ticket, index, attempt);
-            self.manager.advance(ticket, run);
+            self.manager.advance(ticket, run, false);
         }
     }
 }

@@ -1,0 +1,148 @@
+/** Executors of users around one of ours, that do something after its chunks: an upload, a report, a check. */
+import { ConcatStitcher, FramewrightError, InMemoryJobRepository, JobExecutor, LocalWorkerAdapter, type Executor, type JobExecutionOptions, type JobManager, type JobSpec, type WorkerAdapter } from 'framewright';
+import { describe, expect, it } from 'vitest';
+import { deferred } from './support/deferred.js';
+import { Folder } from './support/folder.js';
+import { open } from './support/managers.js';
+import { whenAborted } from './support/own-executor.js';
+import { stores } from './support/repositories.js';
+import { specOf } from './support/specs.js';
+import { shellJob } from './support/shell.js';
+import { turns, until } from './support/turns.js';
+
+type After = (options: JobExecutionOptions) => Promise<unknown>;
+
+class Subclass extends JobExecutor {
+  constructor(
+    adapter: WorkerAdapter,
+    readonly after: After,
+  ) {
+    super(adapter);
+  }
+
+  override async execute(spec: JobSpec, options: JobExecutionOptions = {}): Promise<undefined> {
+    await super.execute(spec, options);
+    return (await this.after(options)) as undefined;
+  }
+}
+
+const delegate = (adapter: WorkerAdapter, after: After): Executor => {
+  const inner = new JobExecutor(adapter);
+  return {
+    async execute(spec, options = {}) {
+      await inner.execute(spec, options);
+      return after(options);
+    },
+  };
+};
+
+const wrappers: { kind: string; wrap: (adapter: WorkerAdapter, after: After) => Executor }[] = [
+  { kind: 'a subclass', wrap: (adapter, after) => new Subclass(adapter, after) },
+  { kind: 'a wrapper', wrap: delegate },
+];
+
+const memory = (): InMemoryJobRepository => new InMemoryJobRepository();
+
+/** Counts its chunks. */
+function counting(): { adapter: WorkerAdapter; ran: () => number } {
+  let count = 0;
+  const adapter: WorkerAdapter = {
+    execute() {
+      count += 1;
+      return Promise.resolve({ exitCode: 0, stdout: '', stderr: '', durationMs: 1 });
+    },
+  };
+  return { adapter, ran: () => count };
+}
+
+/** The job once all its chunks are done. */
+async function rendered(manager: JobManager, id: string): Promise<void> {
+  await until(async () => (await manager.getJob(id))?.completedChunks === 3);
+}
+
+describe.each(stores)('what comes after the chunks, in $kind', ({ create }) => {
+  describe.each(wrappers)('by $kind', ({ wrap }) => {
+    it('[F24] belongs to the job, which runs until it has ended', async () => {
+      const upload = deferred<undefined>();
+      const { adapter, ran } = counting();
+      const manager = open(await create().open(), wrap(adapter, () => upload.promise));
+      const id = await manager.submitJob(specOf(3));
+      const over = manager.waitForJob(id);
+      await rendered(manager, id);
+      expect(await manager.getJob(id)).toMatchObject({ state: 'running', completedChunks: 3 });
+      upload.resolve(undefined);
+      expect(await over).toMatchObject({ state: 'completed', completedChunks: 3 });
+      expect(ran()).toBe(3);
+    });
+
+    it('[F24] fails the job by what it throws, and is done again without the chunks', async () => {
+      const { adapter, ran } = counting();
+      let failing = true;
+      const manager = open(await create().open(), wrap(adapter, () => (failing ? Promise.reject(new FramewrightError('CHUNK_FAILED', 'the bucket is full')) : Promise.resolve('uploaded'))));
+      const id = await manager.submitJob(specOf(3));
+      expect(await manager.waitForJob(id)).toMatchObject({ state: 'failed', error: 'the bucket is full', completedChunks: 3 });
+      failing = false;
+      await manager.resumeJob(id);
+      expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed', result: 'uploaded', completedChunks: 3 });
+      expect(ran()).toBe(3);
+    });
+
+    it('[F24] is stopped by a cancel and by a pause', async () => {
+      const { adapter, ran } = counting();
+      let stay = true;
+      const manager = open(await create().open(), wrap(adapter, ({ signal }) => (stay ? whenAborted(signal) : Promise.resolve())));
+      const [cancelled, paused] = [await manager.submitJob(specOf(3)), await manager.submitJob(specOf(3))];
+      await Promise.all([rendered(manager, cancelled), rendered(manager, paused)]);
+      await manager.cancelJob(cancelled);
+      expect((await manager.getJob(cancelled))?.state).toBe('cancelled');
+      await manager.pauseJob(paused);
+      expect((await manager.getJob(paused))?.state).toBe('paused');
+      stay = false;
+      await manager.resumeJob(paused);
+      expect(await manager.waitForJob(paused)).toMatchObject({ state: 'completed', completedChunks: 3 });
+      expect(ran()).toBe(6);
+    });
+  });
+});
+
+describe.each(wrappers)('$kind', ({ wrap }) => {
+  it('[F88] that does not listen to a cancel is given up after the grace', async () => {
+    const { adapter } = counting();
+    const manager = open(memory(), wrap(adapter, () => new Promise(() => undefined)), { abortGraceMs: 20 });
+    const id = await manager.submitJob(specOf(3));
+    await rendered(manager, id);
+    await manager.cancelJob(id);
+    expect((await manager.getJob(id))?.state).toBe('cancelled');
+  });
+});
+
+it('[F24] the merged output is there, and what comes after it does not replace its description', async () => {
+  const folder = new Folder();
+  const seen: string[] = [];
+  const executor = new Subclass(new LocalWorkerAdapter(), () => {
+    seen.push(folder.read('film.txt'));
+    return Promise.resolve('mine');
+  });
+  const manager = open(memory(), executor);
+  const id = await manager.submitJob(shellJob(2, 'printf "$1" > chunk-$1.txt'), { jobDir: folder.path, outputFile: 'film.txt', stitcher: new ConcatStitcher() });
+  expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed', result: { bytes: 2 } });
+  expect(seen).toEqual(['01']);
+});
+
+it('[F24] a subclass that does not wait for its chunks ends with them', async () => {
+  const gate = deferred<undefined>();
+  const { adapter, ran } = counting();
+  class Hasty extends JobExecutor {
+    override execute(spec: JobSpec, options?: JobExecutionOptions): Promise<undefined> {
+      void super.execute(spec, options);
+      return Promise.resolve(undefined);
+    }
+  }
+  const manager = open(memory(), new Hasty({ execute: (job) => gate.promise.then(() => adapter.execute(job)) }));
+  const id = await manager.submitJob(specOf(3), { concurrency: 2 });
+  await turns(10);
+  expect((await manager.getJob(id))?.state).toBe('running');
+  gate.resolve(undefined);
+  expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed', completedChunks: 3 });
+  expect(ran()).toBe(3);
+});
