@@ -81,7 +81,7 @@ fn run(spec: Spec, beside: Option<&Spec>) -> Duration {
             *slot = manager.complete(ticket, index, attempt, 1.0, None);
         }
     }
-    assert_eq!(manager.advance(ticket, ready.run), Advance::Ended(Some(framewright_core::job::JobState::Completed)));
+    assert_eq!(manager.advance(ticket, ready.run, false), Advance::Ended(Some(framewright_core::job::JobState::Completed)));
     let took = begun.elapsed();
     let cell = manager.repository.cell("job").expect("kept");
     let mut slot = cell.lock();

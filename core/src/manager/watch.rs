@@ -36,14 +36,19 @@ impl Manager {
         let mut due = true;
         while weak.strong_count() > 0 && !durable.is_closed() {
             let limit = if due { BETWEEN_CLAIMS.saturating_sub(claimed_at.map_or(BETWEEN_CLAIMS, |at| at.elapsed())) } else { TICK };
+            let mut told = None;
             if !limit.is_zero() {
                 tokio::select! {
-                    () = repository.changed(limit) => {}
+                    mark = repository.changed(limit) => told = mark,
                     () = durable.poke.notified() => {}
                 }
             }
             let Some(manager) = weak.upgrade() else { break };
-            match repository.mark().await {
+            let looked = match told {
+                Some(mark) => Ok(mark),
+                None => repository.mark().await,
+            };
+            match looked {
                 Ok(now) => {
                     let before = mark.unwrap_or_default();
                     if mark.is_none() {

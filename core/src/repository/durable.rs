@@ -343,8 +343,9 @@ pub trait DurableRepository: Send + Sync + 'static {
     /// How far the store is.
     async fn mark(&self) -> Result<Mark, Error>;
 
-    /// Resolves when the store may have changed by somebody else's hand (this process or another), or after `limit`.
-    async fn changed(&self, limit: Duration);
+    /// Resolves when the store may have changed by somebody else's hand (this process or another), or after `limit`: with how
+    /// far the store is, where that was learned on the way.
+    async fn changed(&self, limit: Duration) -> Option<Mark>;
 
     /// What a stream of an attempt said; `None`: nothing is kept of it.
     async fn read_log(&self, id: &str, index: u32, attempt: u32, stream: LogStream) -> Result<Option<String>, Error>;

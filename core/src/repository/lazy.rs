@@ -105,10 +105,13 @@ impl<R: DurableRepository> DurableRepository for LazyRepository<R> {
         self.get().await?.mark().await
     }
 
-    async fn changed(&self, limit: Duration) {
+    async fn changed(&self, limit: Duration) -> Option<Mark> {
         match self.get().await {
             Ok(repository) => repository.changed(limit).await,
-            Err(_) => tokio::time::sleep(limit).await,
+            Err(_) => {
+                tokio::time::sleep(limit).await;
+                None
+            }
         }
     }
 

@@ -619,13 +619,14 @@ impl DurableRepository for SimulatedRepository {
         self.call(Access::Read, |world| Ok(world.tables.mark)).await
     }
 
-    async fn changed(&self, limit: Duration) {
+    async fn changed(&self, limit: Duration) -> Option<Mark> {
         let seen = self.seen.load(Ordering::Relaxed);
         let mut revision = self.disk.revision.subscribe();
         let wait = async { revision.wait_for(|revision| *revision != seen).await.map_or(seen, |revision| *revision) };
         if let Ok(now) = tokio::time::timeout(limit, wait).await {
             self.seen.fetch_max(now, Ordering::Relaxed);
         }
+        None
     }
 
     async fn read_log(&self, id: &str, index: u32, attempt: u32, stream: LogStream) -> Result<Option<String>, Error> {

@@ -155,7 +155,7 @@ async fn stored(disk: &SimulatedDisk, id: &str, state: JobState) -> Stored {
         loop {
             match store.load(id).await.expect("it can be read") {
                 Some(stored) if stored.state == state => return stored,
-                _ => store.changed(Duration::from_secs(1)).await,
+                _ => drop(store.changed(Duration::from_secs(1)).await),
             }
         }
     };

@@ -224,7 +224,7 @@ impl DurableRepository for FileRepository {
         Ok(Mark { sequence: counters.sequence, requests: counters.requests })
     }
 
-    async fn changed(&self, limit: Duration) {
+    async fn changed(&self, limit: Duration) -> Option<Mark> {
         let news = self.store.news.notified();
         tokio::pin!(news);
         // From here on nothing is missed; what came before is counted.
@@ -234,6 +234,7 @@ impl DurableRepository for FileRepository {
             let _ = tokio::time::timeout(limit, news).await;
         }
         self.seen.store(count(), Ordering::Release);
+        None
     }
 
     async fn read_log(&self, id: &str, index: u32, attempt: u32, stream: LogStream) -> Result<Option<String>, Error> {

@@ -132,7 +132,7 @@ impl DurableRepository for MysqlRepository {
         on_connection!(self.connections.call(Lane::Work), |connection| self.mark_on(connection))
     }
 
-    async fn changed(&self, limit: Duration) {
+    async fn changed(&self, limit: Duration) -> Option<Mark> {
         let until = Instant::now() + limit;
         // Everybody who waits compares with what was told before, so that all hear of a change.
         let seen = *self.seen.lock();
@@ -141,7 +141,7 @@ impl DurableRepository for MysqlRepository {
             let pause = match tokio::time::timeout_at(until, look).await {
                 Ok(Ok(mark)) if mark != seen => {
                     *self.seen.lock() = mark;
-                    return;
+                    return Some(mark);
                 }
                 Ok(Ok(_)) => LOOK,
                 _ => LOOK_AWAY,
@@ -151,6 +151,7 @@ impl DurableRepository for MysqlRepository {
                 () = self.connections.closed().cancelled() => {}
             }
         }
+        None
     }
 
     async fn read_log(&self, id: &str, index: u32, attempt: u32, stream: LogStream) -> Result<Option<String>, Error> {

@@ -155,11 +155,11 @@ impl DurableRepository for PostgresRepository {
     }
 
     async fn mark(&self) -> Result<Mark, Error> {
-        on_connection!(self.connections.call(Lane::Work), |connection| self.mark_on(connection))
+        self.listener.look(|| async { on_connection!(self.connections.call(Lane::Work), |connection| self.mark_on(connection)) }).await
     }
 
-    async fn changed(&self, limit: Duration) {
-        self.listener.changed(limit, || async { on_connection!(self.connections.call_at_once(Lane::Watch), |connection| self.mark_on(connection)) }).await;
+    async fn changed(&self, limit: Duration) -> Option<Mark> {
+        self.listener.changed(limit, || async { on_connection!(self.connections.call_at_once(Lane::Watch), |connection| self.mark_on(connection)) }).await
     }
 
     async fn read_log(&self, id: &str, index: u32, attempt: u32, stream: LogStream) -> Result<Option<String>, Error> {

@@ -85,9 +85,10 @@ const WRITE_EVENTS: &str = "
     SELECT counter.before + 1 + e.before, e.job_key, e.job, e.lengths, e.bodies
     FROM counter, unnest(?::bigint[], ?::bigint[], ?::text[], ?::text[], ?::text[]) AS e(before, job_key, job, lengths, bodies)";
 
-/// The counters as they were before: no row, when places were not to be had. One notification a commit; and as the group holds
-/// the lock that numbers events, it must not be idle for long either.
-const FINISH: &str = "SELECT counter.before, {place}, pg_notify(?, ''), set_config('idle_in_transaction_session_timeout', '2s', true) FROM {counters}";
+/// The counters as they were before: no row, when places were not to be had. One notification a commit, with the number of its
+/// last event; and as the group holds the lock that numbers events, it must not be idle for long either.
+const FINISH: &str =
+    "SELECT counter.before, {place}, pg_notify(?, (counter.before + ?)::text), set_config('idle_in_transaction_session_timeout', '2s', true) FROM {counters}";
 
 /// Bytes of texts in one statement; PostgreSQL takes messages below 1 GB.
 const STATEMENT_BYTES: usize = 32 * 1024 * 1024;
@@ -229,8 +230,13 @@ impl PostgresRepository {
             values.add(column(&rows, |row| &*row.lengths))?;
             values.add(column(&rows, |row| &*row.bodies))
         })?;
-        let row =
-            statement.run(connection, &FINISH.replace("{place}", place).replace("{counters}", counters), |values| values.add(self.names.channel())).await?;
+        let finish = FINISH.replace("{place}", place).replace("{counters}", counters);
+        let row = statement
+            .run(connection, &finish, |values| {
+                values.add(self.names.channel())?;
+                values.add(judged.events as i64)
+            })
+            .await?;
         Ok((row.try_get::<i64, _>(0)? as u64, row.try_get::<i64, _>(1)? as u64))
     }
 

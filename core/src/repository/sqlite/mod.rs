@@ -380,8 +380,9 @@ impl DurableRepository for SqliteRepository {
         .await
     }
 
-    async fn changed(&self, limit: Duration) {
+    async fn changed(&self, limit: Duration) -> Option<Mark> {
         self.changes.wait(limit).await;
+        None
     }
 
     async fn read_log(&self, id: &str, index: u32, attempt: u32, stream: LogStream) -> Result<Option<String>, Error> {
