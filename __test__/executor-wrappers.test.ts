@@ -129,6 +129,112 @@ it('[F24] the merged output is there, and what comes after it does not replace i
   expect(seen).toEqual(['01']);
 });
 
+describe('after a merge', () => {
+  const merged = (folder: Folder, more: JobExecutionOptions = {}): JobExecutionOptions => ({ jobDir: folder.path, outputFile: 'film.txt', stitcher: new ConcatStitcher(), ...more });
+  const spec = shellJob(2, 'echo x >> ran; printf "$1" > chunk-$1.txt');
+  const runs = (folder: Folder): number => folder.read('ran').trim().split('\n').length;
+
+  /** A job whose chunks are merged, and which waits for its signal then. */
+  async function waiting(more: JobExecutionOptions = {}, options: ConstructorParameters<typeof JobManager>[2] = {}) {
+    const folder = new Folder();
+    const reached = deferred<undefined>();
+    const control = { stay: true };
+    const executor = new Subclass(new LocalWorkerAdapter(), ({ signal }) => {
+      reached.resolve(undefined);
+      return control.stay ? whenAborted(signal) : Promise.resolve();
+    });
+    const manager = open(memory(), executor, options);
+    const id = await manager.submitJob(spec, merged(folder, more));
+    await reached.promise;
+    return { folder, manager, id, control };
+  }
+
+  it('[F24] a cancel, a pause and a time limit stop what comes after it', async () => {
+    const cancelled = await waiting();
+    await cancelled.manager.cancelJob(cancelled.id);
+    expect((await cancelled.manager.getJob(cancelled.id))?.state).toBe('cancelled');
+    const paused = await waiting();
+    await paused.manager.pauseJob(paused.id);
+    expect((await paused.manager.getJob(paused.id))?.state).toBe('paused');
+    paused.control.stay = false;
+    await paused.manager.resumeJob(paused.id);
+    expect((await paused.manager.waitForJob(paused.id)).state).toBe('completed');
+    expect(runs(paused.folder)).toBe(2);
+    const late = await waiting({ timeouts: { jobMs: 1500 } });
+    expect(await late.manager.waitForJob(late.id)).toMatchObject({ state: 'failed', failure: { code: 'TIMEOUT' } });
+  });
+
+  it.each([{ listens: true }, { listens: false }])('[F106] a manager that is closed leaves the job for the next one: listens to its signal $listens', async ({ listens }) => {
+    const folder = new Folder();
+    const repository = memory();
+    const reached = deferred<undefined>();
+    const first = open(
+      repository,
+      new Subclass(new LocalWorkerAdapter(), ({ signal }) => {
+        reached.resolve(undefined);
+        return listens ? whenAborted(signal) : new Promise(() => undefined);
+      }),
+    );
+    const id = await first.submitJob(spec, merged(folder));
+    await reached.promise;
+    await first.close({ finishMs: 0, abortMs: 50 });
+    expect((await repository.get(id))?.state).toBe('pending');
+  });
+
+  it('[F24] the chunks are removed only when the job is certain to complete', async () => {
+    const folder = new Folder();
+    let failing = true;
+    const manager = open(memory(), new Subclass(new LocalWorkerAdapter(), () => (failing ? Promise.reject(new Error('no route')) : Promise.resolve())));
+    const id = await manager.submitJob(spec, merged(folder, { cleanupChunks: true }));
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'failed', error: 'no route' });
+    expect(folder.has('chunk-0.txt')).toBe(true);
+    failing = false;
+    await manager.resumeJob(id);
+    expect((await manager.waitForJob(id)).state).toBe('completed');
+    expect(runs(folder)).toBe(2);
+    expect([folder.has('chunk-0.txt'), folder.has('chunk-1.txt'), folder.read('film.txt')]).toEqual([false, false, '01']);
+  });
+});
+
+it('[F24] a signal that a subclass gives to its chunks has nothing to do with what it does afterwards', async () => {
+  const { adapter } = counting();
+  class Bounded extends JobExecutor {
+    override async execute(spec: JobSpec, options: JobExecutionOptions = {}): Promise<undefined> {
+      const own = new AbortController();
+      await super.execute(spec, { ...options, signal: options.signal ? AbortSignal.any([options.signal, own.signal]) : own.signal });
+      own.abort();
+      await turns(3);
+      return undefined;
+    }
+  }
+  const manager = open(memory(), new Bounded(adapter));
+  expect(await manager.waitForJob(await manager.submitJob(specOf(3)))).toMatchObject({ state: 'completed' });
+});
+
+it.each([
+  ['fails the job', new Error('sibling'), { state: 'failed', error: 'sibling' }],
+  ['cancels the job', Object.assign(new Error('enough'), { name: 'AbortError' }), { state: 'cancelled' }],
+])('[F24] a subclass that gives up while its chunks run stops them, and %s', async (_, error, end) => {
+  let stopped = 0;
+  const begun = deferred<undefined>();
+  class Impatient extends JobExecutor {
+    override async execute(spec: JobSpec, options?: JobExecutionOptions): Promise<undefined> {
+      const rendering = super.execute(spec, options);
+      rendering.catch(() => undefined);
+      await begun.promise;
+      throw error;
+    }
+  }
+  const execute: WorkerAdapter['execute'] = async ({ signal }) => {
+    begun.resolve(undefined);
+    return whenAborted(signal).finally(() => (stopped += 1));
+  };
+  const manager = open(memory(), new Impatient({ execute }));
+  const id = await manager.submitJob(specOf(3));
+  expect(await manager.waitForJob(id)).toMatchObject(end);
+  expect(stopped).toBe(1);
+});
+
 it('[F24] a subclass that does not wait for its chunks ends with them', async () => {
   const gate = deferred<undefined>();
   const { adapter, ran } = counting();

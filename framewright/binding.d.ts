@@ -118,6 +118,8 @@ export declare class Engine {
   resolved(ticket: number, run: number, result: string): number
   /** The executor of a whole job rejected; `error`: JSON of a `JobErrorInfo`. */
   rejected(ticket: number, run: number, aborted: boolean, error: string): number
+  /** Nothing comes any more but what is cleaned up; false: the run was asked to stop. */
+  seal(ticket: number, run: number): boolean
   advance(ticket: number, run: number, hold: boolean): number
   /** The merge ended; `error`: JSON of a `JobErrorInfo`, or empty; `result`: JSON, or empty. */
   merged(ticket: number, run: number, durationMs: number, error: string, fatal: boolean, result: string): number

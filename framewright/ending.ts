@@ -51,7 +51,7 @@ function notEnded(id: string): FramewrightError {
 export async function untilEnded(host: EndingHost, id: string, timeoutMs: number | undefined, signal: AbortSignal | undefined): Promise<JobStatus> {
   const { engine, closing } = host;
   // Whoever waits for many jobs one after the other finds most of them at their end.
-  if (!host.isDurable && !host.isOutside && TERMINAL.includes(engine.state(id) ?? undefined)) {
+  if (timeoutMs === undefined && !signal && !host.isDurable && !host.isOutside && TERMINAL.includes(engine.state(id) ?? undefined)) {
     const status = await host.get(id);
     if (status && TERMINAL.includes(status.state)) return status;
   }

@@ -41,7 +41,9 @@ export class JobExecutor implements Executor {
     if (run && !run.bound && run.spec === spec && run.given && sameWritten(run.given, options)) {
       run.bound = true;
       const own = options.signal === run.given.signal ? undefined : options.signal;
-      await (run.driven = drive(workOf(this), run, run.direct(options)));
+      run.driven = drive(workOf(this), run, run.direct(options)).finally(() => (run.driving = false));
+      run.driving = true;
+      await run.driven;
       if (own?.aborted) throw aborted('The run was aborted', own);
       // Whoever overrides this and calls it must not take a job that failed for one that is done.
       const rejection = run.rejection();

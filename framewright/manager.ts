@@ -406,6 +406,7 @@ export class JobManager {
         if (!run.bound) this.#warn(run.id, 'A late report was refused: the executor resolved after its run');
         return;
       }
+      await run.seal();
       run.finish(this.#engine.resolved(run.ticket, run.number, jsonOf(value)));
     } catch (error) {
       if (run.over) {
@@ -413,8 +414,9 @@ export class JobManager {
         return;
       }
       run.cause = error;
-      const info = detailedInfoOf(error, 'CHUNK_FAILED');
-      run.finish(this.#engine.rejected(run.ticket, run.number, isAbort(error), JSON.stringify(info)));
+      const info = JSON.stringify(detailedInfoOf(error, 'CHUNK_FAILED'));
+      if (run.driving) run.abandon(info, isAbort(error));
+      else run.finish(this.#engine.rejected(run.ticket, run.number, isAbort(error), info));
     }
   }
 

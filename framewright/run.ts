@@ -118,8 +118,11 @@ export class JobRun {
   bound = false;
   /** Whether somebody called an executor of ours who may have more to do: the run ends with what that call gives. */
   held = false;
-  /** What an executor of ours does for the run. */
+  /** What an executor of ours does for the run, and whether it still does. */
   driven: Promise<void> | undefined;
+  driving = false;
+  /** What is left to clean up once a held run has nothing else to do. */
+  #left: JobExecutionOptions | undefined;
   over = false;
   isOver(): boolean {
     return this.over;
@@ -393,7 +396,9 @@ export class JobRun {
       code = this.graceful ? advance() : await this.#merge(adapter, options);
     }
     if (code === MERGED) {
-      await this.#removeChunks(options);
+      // What comes next may fail, and a run that is resumed then has to find them.
+      if (this.held) this.#left = options;
+      else await this.#removeChunks(options);
       code = advance();
     }
     if (code === BUSY) {
@@ -401,7 +406,30 @@ export class JobRun {
       const error: JobErrorInfo = { code: 'INTERNAL', message: 'Chunks did not come back' };
       code = engine.rejected(this.ticket, this.number, false, JSON.stringify(error));
     }
-    if (code !== HELD) this.finish(code);
+    if (code !== HELD) {
+      this.finish(code);
+      return;
+    }
+    // The signal was about the chunks; what comes next is the caller's.
+    this.#unfollow?.();
+    this.#unfollow = undefined;
+  }
+
+  /** The caller of an executor of ours has done all. */
+  async seal(): Promise<void> {
+    if (this.#left && this.#engine.seal(this.ticket, this.number)) await this.#removeChunks(this.#left);
+  }
+
+  /** The caller of an executor of ours has given up while that still runs chunks: they are stopped, and the run ends with them. */
+  abandon(info: string, isAbort: boolean): void {
+    if (this.aborted) return;
+    try {
+      if (isAbort) this.#engine.cancel(this.id, null, false);
+      else this.#engine.timeOut(this.ticket, info);
+    } catch {
+      // The manager closes, which stops them too.
+    }
+    this.host.hear();
   }
 
   /** Has chunks done again whose outputs are gone or were changed; gives how many. */

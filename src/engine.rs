@@ -378,6 +378,12 @@ impl Engine {
         code(self.inner.settle(ticket, run, if aborted { Settled::Aborted } else { Settled::Failed(info(&error)) }))
     }
 
+    /// Nothing comes any more but what is cleaned up; false: the run was asked to stop.
+    #[napi(catch_unwind)]
+    pub fn seal(&self, ticket: u32, run: u32) -> bool {
+        self.inner.seal(ticket, run)
+    }
+
     #[napi(catch_unwind)]
     pub fn advance(&self, ticket: u32, run: u32, hold: bool) -> f64 {
         code(self.inner.advance(ticket, run, hold))

@@ -84,7 +84,7 @@ impl Manager {
     pub(super) fn stop(&self, entry: &Arc<Entry>, why: Stopping) -> bool {
         let mut guard = entry.run.lock();
         let Some(run) = &mut *guard else { return false };
-        if run.merged && !matches!(why, Stopping::Delete | Stopping::Withdraw) {
+        if run.is_sealed() && !matches!(why, Stopping::Delete | Stopping::Withdraw) {
             return true;
         }
         if let Some(known) = &run.stop

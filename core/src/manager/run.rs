@@ -30,6 +30,8 @@ pub const NOT_TAKEN: f64 = -4.0;
 
 /// Bytes of each end of a stream that are kept of an attempt: of up to 16 MiB all of it.
 const LOG_END: usize = 8 * 1024 * 1024;
+/// The line in what an adapter has cut so already, which is not to be cut again.
+const CUT_LINE: usize = 64;
 /// Bytes of each stream that the status keeps of a chunk.
 const KEPT_TAIL: usize = 8 * 1024;
 
@@ -48,8 +50,9 @@ pub(crate) struct Run {
     /// Cancelled when processes get no grace any more.
     pub(super) kill: CancellationToken,
     merge_failures: u32,
-    /// The merge counts: from now on the job completes, whatever is asked.
     pub(super) merged: bool,
+    /// Whoever called its driver has more to do than the driver.
+    held: bool,
 }
 
 /// What a driver does after its chunks.
@@ -83,6 +86,11 @@ pub enum Settled {
 }
 
 impl Run {
+    /// The merge counts, and nothing comes after it but what its driver cleans up: the job completes, whatever is asked.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.merged && !self.held
+    }
+
     pub(super) fn new(number: u32, job: &Job, now: f64, kill: CancellationToken) -> Run {
         Run {
             number,
@@ -95,6 +103,7 @@ impl Run {
             kill,
             merge_failures: 0,
             merged: false,
+            held: false,
         }
     }
 
@@ -169,11 +178,15 @@ impl Manager {
 
     /// Keeps the whole outputs of an attempt, as far as there are any: to be called before its end is told.
     pub fn keep_log(&self, ticket: u32, index: u32, attempt: u32, stdout: &str, stderr: &str) {
-        let mut logs = Self::logs();
-        for (log, text) in logs.iter_mut().zip([stdout, stderr]) {
-            log.push(text);
-        }
-        self.keep_logs(ticket, index, attempt, logs);
+        let bounded = |text: &str| {
+            if text.len() <= 2 * LOG_END + CUT_LINE {
+                return text.to_owned();
+            }
+            let mut kept = Kept::new(LOG_END);
+            kept.push(text);
+            kept.into_text()
+        };
+        self.keep_texts(ticket, index, attempt, [bounded(stdout), bounded(stderr)]);
     }
 
     /// For the whole outputs of an attempt: stdout and stderr.
@@ -182,9 +195,12 @@ impl Manager {
     }
 
     pub(super) fn keep_logs(&self, ticket: u32, index: u32, attempt: u32, logs: [Kept; 2]) {
+        self.keep_texts(ticket, index, attempt, logs.map(Kept::into_text));
+    }
+
+    fn keep_texts(&self, ticket: u32, index: u32, attempt: u32, texts: [String; 2]) {
         let Some(entry) = self.entry(ticket) else { return };
-        for (stream, log) in [LogStream::Stdout, LogStream::Stderr].into_iter().zip(logs) {
-            let text = log.into_text();
+        for (stream, text) in [LogStream::Stdout, LogStream::Stderr].into_iter().zip(texts) {
             if !text.is_empty() {
                 entry.cell.lock().keep_log(LogWrite { index, attempt, stream, text: text.into() });
             }
@@ -439,6 +455,7 @@ impl Manager {
         let Some(entry) = self.entry(ticket) else { return Advance::Stale };
         let mut guard = entry.run.lock();
         let Some(run) = guard.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
+        run.held |= hold;
         if run.schedule.in_flight() > 0 {
             return Advance::Busy;
         }
@@ -466,6 +483,15 @@ impl Manager {
         *guard = None;
         drop(guard);
         Advance::Ended(self.conclude(&entry, end))
+    }
+
+    /// Who holds the run has nothing more to do: from now on a job that has merged completes. False: it was asked to stop.
+    pub fn seal(&self, ticket: u32, number: u32) -> bool {
+        let Some(entry) = self.entry(ticket) else { return false };
+        let mut guard = entry.run.lock();
+        let Some(run) = guard.as_mut().filter(|run| run.number == number && run.stop.is_none()) else { return false };
+        run.held = false;
+        true
     }
 
     /// The merge has ended, with JSON of what is known of the output, or with an error and whether another try would fail
@@ -511,10 +537,15 @@ impl Manager {
         let mut run = entry.run.lock();
         let Some(current) = run.as_mut().filter(|run| run.number == number) else { return Advance::Stale };
         current.token.cancel();
-        let end = current.stop.take().unwrap_or(Stopping::Cancel { reason: None });
+        let end = match current.stop.take() {
+            None if current.is_sealed() => None,
+            None if self.is_closed() => Some(Stopping::Shutdown),
+            None => Some(Stopping::Cancel { reason: None }),
+            stop => stop,
+        };
         *run = None;
         drop(run);
-        Advance::Ended(self.conclude(&entry, Some(end)))
+        Advance::Ended(self.conclude(&entry, end))
     }
 
     /// Nothing of the run is alive: the job gets the state that it has earned, the slot is free.

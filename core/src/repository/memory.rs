@@ -317,8 +317,8 @@ pub struct MemoryRepository {
     pub changes: Changes,
 }
 
-/// A shard that grows looks at all of its ids: with a million jobs it has some thousands of them, half a millisecond's work.
-pub const SHARDS: usize = 256;
+/// A shard that grows looks at all of its ids: with a million jobs it has some ten thousands of them, two milliseconds' work.
+pub const SHARDS: usize = 64;
 
 /// A page of a listing ends after so many bytes: what reads it must not be held up for long.
 const PAGE_BYTES: usize = 64 * 1024;

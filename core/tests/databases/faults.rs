@@ -75,12 +75,22 @@ pub async fn a_silent_network_is_noticed(store: Arc<Store>, proxy: &Proxy) {
 /// None of the store's connections waits for an acknowledgement before it sends the rest of a statement.
 pub async fn connections_send_at_once(store: Arc<Store>, proxy: &Proxy) {
     accept(&store, vec![create("a", "me")]).await;
+    // One that is just being made is told so a moment later.
+    let all = async {
+        while !all_send_at_once(proxy.port) {
+            tokio::time::sleep(Duration::from_millis(5)).await
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all).await.expect("all of them send at once");
+}
+
+/// Whether all connections of this process to a port, of which there are some, have the option.
+fn all_send_at_once(port: u16) -> bool {
     let open = std::fs::read_dir("/dev/fd").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     // SAFETY: it is not closed by us, and on what is no socket the questions fail.
     let sockets = open.map(|descriptor| ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(descriptor) }));
-    let ours: Vec<bool> =
-        sockets.filter(|socket| socket.peer_addr().is_ok_and(|peer| peer.port() == proxy.port)).map(|socket| socket.nodelay().unwrap()).collect();
-    assert!(!ours.is_empty() && ours.iter().all(|at_once| *at_once), "{ours:?}");
+    let mut ours = sockets.filter(|socket| socket.peer_addr().is_ok_and(|peer| peer.port() == port)).peekable();
+    ours.peek().is_some() && ours.all(|socket| socket.nodelay().unwrap_or(true))
 }
 
 /// Leases are renewed while every connection for work waits for a lock.

@@ -48,11 +48,16 @@ impl Heard {
         }
     }
 
-    /// The store was looked at, beginning when `unknown` was what it is here.
-    fn look(&mut self, unknown: u64, mark: Mark) {
-        if self.unknown == unknown {
-            self.mark = Some(Mark { sequence: mark.sequence.max(self.sequence), ..mark });
+    /// The store was looked at, beginning when `unknown` and `sequence` were as they are given here.
+    fn look(&mut self, (unknown, sequence): (u64, u64), mark: Mark) {
+        if self.unknown != unknown {
+            return;
         }
+        if mark.sequence < sequence {
+            // Somebody put an older state of the store in its place.
+            self.sequence = mark.sequence;
+        }
+        self.mark = Some(Mark { sequence: mark.sequence.max(self.sequence), ..mark });
     }
 }
 
@@ -84,9 +89,12 @@ impl Listener {
 
     /// Looks at the store.
     pub async fn look<F: Future<Output = Result<Mark, Error>>>(&self, look: impl Fn() -> F) -> Result<Mark, Error> {
-        let unknown = self.heard.lock().unknown;
+        let began = {
+            let heard = self.heard.lock();
+            (heard.unknown, heard.sequence)
+        };
         let mark = look().await?;
-        self.heard.lock().look(unknown, mark);
+        self.heard.lock().look(began, mark);
         Ok(mark)
     }
 
@@ -183,7 +191,7 @@ mod tests {
         let mut heard = Heard::default();
         heard.hear(Some("7"));
         assert_eq!(heard.mark, None, "nobody knows of requests");
-        heard.look(0, mark(5, 2));
+        heard.look((0, 0), mark(5, 2));
         assert_eq!(heard.mark, Some(mark(7, 2)), "a commit was heard of that came after the look");
         heard.hear(Some("6"));
         assert_eq!(heard.mark, Some(mark(7, 2)));
@@ -192,15 +200,26 @@ mod tests {
     }
 
     #[test]
+    fn an_older_state_of_the_store_counts_once_it_was_looked_at() {
+        let mut heard = Heard::default();
+        heard.look((0, 0), mark(1000, 2));
+        heard.hear(Some("1001"));
+        heard.look((0, 1001), mark(500, 2));
+        assert_eq!(heard.mark, Some(mark(500, 2)));
+        heard.hear(Some("501"));
+        assert_eq!(heard.mark, Some(mark(501, 2)));
+    }
+
+    #[test]
     fn after_a_request_or_a_new_connection_the_store_is_looked_at() {
         for unknown in [Some(""), None] {
             let mut heard = Heard::default();
-            heard.look(0, mark(5, 2));
+            heard.look((0, 0), mark(5, 2));
             heard.hear(unknown);
             assert_eq!(heard.mark, None);
-            heard.look(0, mark(5, 2));
+            heard.look((0, 0), mark(5, 2));
             assert_eq!(heard.mark, None, "a look that began before may not have seen it");
-            heard.look(1, mark(6, 3));
+            heard.look((1, 0), mark(6, 3));
             assert_eq!(heard.mark, Some(mark(6, 3)));
         }
     }
