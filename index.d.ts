@@ -573,13 +573,13 @@ declare class JobManager {
     /**
      * Stops taking jobs, gives running ones `finishMs`, then stops them and leaves them `pending` for the next owner, their
      * attempt not counted against `retries`; lets the process exit. Reads go on working, every other call rejects with
-     * CLOSED; the repository stays open. Defaults 0 and 5000.
+     * CLOSED; the repository stays open. Defaults 0 and 5000. A second call can leave less time than the first, not more.
      */
     close(options?: {
         finishMs?: number;
         abortMs?: number;
     }): Promise<void>;
-    /** Closes with the defaults. */
+    /** Closes with the defaults, or waits for the `close` that is under way. */
     [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -715,7 +715,7 @@ declare class JobExecutor implements Executor {
 }
 
 interface LocalWorkerAdapterOptions {
-    /** 'inherit' (default): the environment of this process, or only these names of it. */
+    /** 'inherit' (default): the environment of this process (in a worker thread: of that thread), or only these names of it. */
     env?: 'inherit' | string[];
     /** SIGTERM -> wait -> SIGKILL. Milliseconds, default 5000. */
     killGraceMs?: number;

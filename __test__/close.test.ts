@@ -240,6 +240,38 @@ describe.each(repositories)('close, jobs kept $kind', ({ create }) => {
     await closing;
   });
 
+  it('[F143] a second close can leave less time than the first, not more', async () => {
+    const executor = new OwnExecutor((_, signal) => whenAborted(signal));
+    const manager = open(create(), executor);
+    await running(manager, 'a');
+    const closing = manager.close({ finishMs: 3_600_000 });
+    await turns(5);
+    expect(executor.calls[0]!.options.signal!.aborted).toBe(false);
+    await manager.close();
+    await closing;
+    expect((await manager.getJob('a'))!.state).toBe('pending');
+    const deaf = open(create(), new Deaf());
+    await running(deaf, 'b');
+    const patient = deaf.close({ abortMs: 3_600_000 });
+    await turns(5);
+    await Promise.all([deaf.close({ abortMs: 20 }), deaf.close({ finishMs: 3_600_000, abortMs: 3_600_000 })]);
+    await patient;
+    expect((await deaf.getJob('b'))!.state).toBe('pending');
+  }, 10_000);
+
+  it('[F143] to leave a scope does not hurry a close that is under way', async () => {
+    const executor = new Deaf();
+    const manager = open(create(), executor);
+    await running(manager, 'a');
+    const closing = manager.close({ finishMs: 10_000 });
+    const left = manager[Symbol.asyncDispose]();
+    await turns(5);
+    expect(executor.options.signal?.aborted).toBe(false);
+    executor.end.resolve();
+    await Promise.all([closing, left]);
+    expect((await manager.getJob('a'))!.state).toBe('completed');
+  });
+
   it('[F143] a second close waits for the first, and closing again is no error', async () => {
     const stopped = deferred();
     const executor = new OwnExecutor((_, signal) => whenAborted(signal).catch(async (error: unknown) => {

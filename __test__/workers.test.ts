@@ -56,6 +56,38 @@ describe('worker threads', () => {
     );
   }, 60_000);
 
+  it('[F150] start programs in the environment of their own, not in that of the main thread', async () => {
+    const source = `
+      const { parentPort } = require('node:worker_threads');
+      const { JobManager, InMemoryJobRepository, JobExecutor, LocalWorkerAdapter } = require('framewright');
+      process.env.WHERE = 'thread';
+      process.env.MORE = 'more';
+      delete process.env.GONE;
+      (async () => {
+        const argv = ['/bin/sh', '-c', 'echo $WHERE,$MORE,$GONE'];
+        const said = [];
+        for (const env of ['inherit', ['WHERE', 'GONE']]) {
+          const adapter = new LocalWorkerAdapter({ env });
+          said.push((await adapter.execute({ command: argv[0], args: argv.slice(1) })).stdout);
+          const manager = new JobManager(new InMemoryJobRepository(), new JobExecutor(adapter));
+          const id = await manager.submitJob({ chunks: [{ id: 0, startFrame: 0, frameCount: 1, argv }] });
+          await manager.waitForJob(id);
+          said.push(await manager.readLog(id, { chunkId: 0 }));
+        }
+        parentPort.postMessage(said);
+      })();
+    `;
+    const ended = await script(`${THREADS}
+      process.env.WHERE = 'main';
+      process.env.GONE = 'here';
+      const [{ ended }] = threads(1, ${JSON.stringify(source)});
+      console.log(JSON.stringify(await ended));
+    `);
+    expect(ended).toMatchObject(QUIET);
+    const [all, some] = ['thread,more,\n', 'thread,,\n'];
+    expect(JSON.parse(ended.stdout)).toEqual({ code: 0, errors: [], messages: [[all, all, some, some]] });
+  });
+
   it('[F150] one after the other, beside a job of the main thread that goes on', async () => {
     const ended = await script(`${THREADS}
       let chunks = 0;

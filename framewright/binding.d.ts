@@ -163,8 +163,8 @@ export declare class Engine {
   /** The place of an event by its number. */
   placeOf(sequence: number): number
   readEvents(from: number, most: number): EventPage
-  /** Runs the chunks of a started job as processes; `Ran` tells when none is left. */
-  drive(ticket: number, inherit: Array<string> | undefined | null, killGraceMs: number, keepOutputBytes: number, tellOutput: boolean, tellChunks: boolean): void
+  /** Runs the chunks of a started job as processes; `Ran` tells when none is left. `own` and `inherit`: see [`environment`]. */
+  drive(ticket: number, own: Array<string> | undefined | null, inherit: Array<string> | undefined | null, killGraceMs: number, keepOutputBytes: number, tellOutput: boolean, tellChunks: boolean): void
   /** Answers a `Verify` notice; `error`: what the user's function threw. */
   answer(question: number, ok: boolean, error?: string | undefined | null): void
   /**

@@ -1,4 +1,5 @@
 /** Chunks as processes of this machine. */
+import { isMainThread } from 'node:worker_threads';
 import { amount, checkObject, checkSignal, integer, isObject, isText, isTexts, shown } from './arguments.js';
 import { FramewrightError, aborted, invalid, native, typed } from './errors.js';
 import { toJson } from './memory-repository.js';
@@ -7,7 +8,7 @@ import { onAbort } from './signals.js';
 import type { WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
 
 export interface LocalWorkerAdapterOptions {
-  /** 'inherit' (default): the environment of this process, or only these names of it. */
+  /** 'inherit' (default): the environment of this process (in a worker thread: of that thread), or only these names of it. */
   env?: 'inherit' | string[];
   /** SIGTERM -> wait -> SIGKILL. Milliseconds, default 5000. */
   killGraceMs?: number;
@@ -20,6 +21,11 @@ export interface ProcessSettings {
   inherit: string[] | null;
   killGraceMs: number;
   keepOutputBytes: number;
+}
+
+/** Names and values by turns of a worker thread's environment, which is not the process's; null on the main thread. */
+export function ownEnvironment(): string[] | null {
+  return isMainThread ? null : Object.entries(process.env).flatMap(([name, value]) => (value === undefined ? [] : [name, value]));
 }
 
 const settings = new WeakMap<object, ProcessSettings>();
@@ -79,6 +85,7 @@ export class LocalWorkerAdapter implements WorkerAdapter {
       command: job.command,
       args: job.args ?? [],
       env: Object.entries(job.env ?? {}),
+      own: ownEnvironment(),
       inherit: own.inherit,
       cwd: job.cwd,
       timeout: job.timeout === Infinity ? undefined : job.timeout,

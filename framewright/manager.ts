@@ -1027,7 +1027,7 @@ export class JobManager {
   /**
    * Stops taking jobs, gives running ones `finishMs`, then stops them and leaves them `pending` for the next owner, their
    * attempt not counted against `retries`; lets the process exit. Reads go on working, every other call rejects with
-   * CLOSED; the repository stays open. Defaults 0 and 5000.
+   * CLOSED; the repository stays open. Defaults 0 and 5000. A second call can leave less time than the first, not more.
    */
   async close(options: { finishMs?: number; abortMs?: number } = {}): Promise<void> {
     checkObject(options);
@@ -1035,20 +1035,26 @@ export class JobManager {
     const abortMs = amount(options.abortMs, 'abortMs', 5000);
     this.#engine.close();
     this.#waiting.clear();
-    this.#closed ??= this.#stop(finishMs, abortMs);
+    this.#finishBy = Math.min(this.#finishBy, clock() + finishMs);
+    this.#abortMs = Math.min(this.#abortMs, abortMs);
+    this.#closed ??= this.#stop();
     await this.#closed;
   }
 
-  async #stop(finishMs: number, abortMs: number): Promise<void> {
-    const gone = async (ms: number): Promise<void> => {
-      const until = clock() + ms;
-      while (this.#runs.size > 0 && clock() < until) await sleep(Math.min(10, ms));
+  /** Until when runs may end by themselves once the manager is closed, and how long they may take to stop then. */
+  #finishBy = Infinity;
+  #abortMs = Infinity;
+
+  async #stop(): Promise<void> {
+    const gone = async (until: () => number): Promise<void> => {
+      for (let left; this.#runs.size > 0 && (left = until() - clock()) > 0; ) await sleep(Math.min(10, left));
     };
-    await gone(finishMs);
+    await gone(() => this.#finishBy);
     if (this.#runs.size > 0) {
       this.#engine.shutDown();
       this.#drain();
-      await gone(abortMs);
+      const stopped = clock();
+      await gone(() => stopped + this.#abortMs);
       // No process outlives the manager: those that have not ended are killed, which takes no time.
       this.#engine.kill();
       const killed = clock() + KILLED_MS;
@@ -1059,13 +1065,13 @@ export class JobManager {
     this.#signals.end();
     this.#saver.end();
     if (this.#durable) {
-      await settled(this.#engine.retire(Math.max(abortMs, 1000))).catch((error: unknown) => {
+      await settled(this.#engine.retire(Math.max(this.#abortMs, 1000))).catch((error: unknown) => {
         this.#log('warn', `The manager could not take its leave of the store: ${messageOf(error)}`, {});
       });
     }
     // The last states are in the store before anybody is told that all is over; a store that is away can't hold it up for ever.
     const over = new AbortController();
-    await Promise.race([this.#saver.settleAll(), sleep(Math.max(abortMs, 100), over.signal)]);
+    await Promise.race([this.#saver.settleAll(), sleep(Math.max(this.#abortMs, 100), over.signal)]);
     over.abort();
     this.#patience.end();
     this.#drain();
@@ -1073,9 +1079,9 @@ export class JobManager {
     this.#events.close();
   }
 
-  /** Closes with the defaults. */
+  /** Closes with the defaults, or waits for the `close` that is under way. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
+    await (this.#closed ?? this.close());
   }
 }
 

@@ -4,7 +4,7 @@ import { stat, rm } from 'node:fs/promises';
 import { resolve, sep } from 'node:path';
 import type { Engine } from './binding.js';
 import { FramewrightError, aborted, errorOf, infoOf, isFatal, messageOf, typed } from './errors.js';
-import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
+import { LocalWorkerAdapter, ownEnvironment, processSettings } from './local-adapter.js';
 import binding from './native.js';
 import { onAbort } from './signals.js';
 import { stitcherKind } from './stitchers.js';
@@ -457,7 +457,7 @@ export class JobRun {
           resolve();
         };
       });
-      engine.drive(this.ticket, settings.inherit, settings.killGraceMs, settings.keepOutputBytes, Boolean(onChunkStdout ?? onChunkStderr), tellChunks);
+      engine.drive(this.ticket, ownEnvironment(), settings.inherit, settings.killGraceMs, settings.keepOutputBytes, Boolean(onChunkStdout ?? onChunkStderr), tellChunks);
       return ran;
     }
     const slots = Math.min(options.concurrency ?? 1, total - this.#completed);

@@ -1,6 +1,6 @@
 //! One process at a time: what is behind `LocalWorkerAdapter.execute`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +20,19 @@ use crate::exit;
 
 type Pieces = ThreadsafeFunction<FnArgs<(bool, String)>, (), FnArgs<(bool, String)>, Status, false, true>;
 
-/// The environment of this process as JavaScript sees it now, or only some names of it.
+/// The environment of this process as JavaScript sees it now, or only some names of it; or `own`, names and values by turns: a
+/// worker thread has one of its own, and may not read that of the process while the main thread writes to it.
 ///
 /// Taken on the JavaScript thread: `process.env.X = ...` writes to the very environment that another thread would read.
-pub fn environment(only: Option<&[String]>) -> Vec<(OsString, OsString)> {
-    std::env::vars_os().filter(|(name, _)| only.is_none_or(|only| only.iter().any(|wanted| name.as_os_str() == wanted.as_str()))).collect()
+pub fn environment(own: Option<Vec<String>>, only: Option<&[String]>) -> Vec<(OsString, OsString)> {
+    let wanted = |name: &OsStr| only.is_none_or(|only| only.iter().any(|wanted| name == wanted.as_str()));
+    match own {
+        Some(own) => {
+            let mut own = own.into_iter().map(OsString::from);
+            std::iter::from_fn(|| own.next().zip(own.next())).filter(|(name, _)| wanted(name)).collect()
+        }
+        None => std::env::vars_os().filter(|(name, _)| wanted(name)).collect(),
+    }
 }
 
 /// Grace and kept output from what the adapter was made with.
@@ -41,6 +49,8 @@ struct Request {
     args: Vec<String>,
     #[serde(default)]
     env: Vec<(String, String)>,
+    #[serde(default)]
+    own: Option<Vec<String>>,
     #[serde(default)]
     inherit: Option<Vec<String>>,
     #[serde(default)]
@@ -76,7 +86,7 @@ impl ProcessRun {
             Some(function) => Some(Arc::new(function.build_threadsafe_function().weak::<true>().build_callback(|context| Ok(context.value))?)),
             None => None,
         };
-        let mut variables = environment(request.inherit.as_deref());
+        let mut variables = environment(request.own, request.inherit.as_deref());
         variables.extend(request.env.iter().map(|(name, value)| (name.into(), value.into())));
         let options = process_options(request.kill_grace_ms, request.keep_output_bytes);
         let spec = ProcessSpec { program: request.command, args: request.args, env: variables, cwd: request.cwd.map(PathBuf::from) };

@@ -565,11 +565,21 @@ impl Engine {
         Ok(EventPage { events, place: place as f64 })
     }
 
-    /// Runs the chunks of a started job as processes; `Ran` tells when none is left.
+    /// Runs the chunks of a started job as processes; `Ran` tells when none is left. `own` and `inherit`: see [`environment`].
     #[napi(catch_unwind)]
-    pub fn drive(&self, ticket: u32, inherit: Option<Vec<String>>, kill_grace_ms: f64, keep_output_bytes: f64, tell_output: bool, tell_chunks: bool) {
+    #[allow(clippy::too_many_arguments, reason = "an object would be made for each job")]
+    pub fn drive(
+        &self,
+        ticket: u32,
+        own: Option<Vec<String>>,
+        inherit: Option<Vec<String>>,
+        kill_grace_ms: f64,
+        keep_output_bytes: f64,
+        tell_output: bool,
+        tell_chunks: bool,
+    ) {
         let driver = ProcessDriver {
-            env: Arc::new(environment(inherit.as_deref())),
+            env: Arc::new(environment(own, inherit.as_deref())),
             process: process_options(kill_grace_ms, keep_output_bytes),
             tell_output,
             tell_chunks,

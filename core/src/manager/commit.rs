@@ -148,20 +148,18 @@ impl Manager {
     pub(super) async fn commit_loop(weak: std::sync::Weak<Manager>, durable: Arc<Durable>) {
         let repository = durable.store.repository().clone();
         let mut delay = FIRST_DELAY;
-        while let Err(error) = durable.until_enrolled().await {
-            if durable.is_closed() {
-                break;
-            }
-            // Who waits hears that the store does not take anything; what is not new is written later.
-            let Some(manager) = weak.upgrade() else { return };
-            let (_, sources) = manager.gather(&durable).await;
-            manager.take_back(sources, &error, false);
-        }
         loop {
+            let enrolled = durable.until_enrolled().await;
             let Some(manager) = weak.upgrade() else { return };
             if durable.is_closed() {
                 manager.end_waiting(&durable);
                 return;
+            }
+            if let Err(error) = enrolled {
+                // Who waits hears that the store does not take anything; what is not new is written later.
+                let (_, sources) = manager.gather(&durable).await;
+                manager.take_back(sources, &error, false);
+                continue;
             }
             durable.writing.store(true, Ordering::Release);
             if manager.repository.changes.waiting() < FEW {

@@ -75,7 +75,7 @@ pub struct Durable {
     /// Whether the store's events are followed.
     pub(super) begun: watch::Sender<bool>,
     /// When the latest renewal was asked for that the store granted.
-    pub(super) renewed: Mutex<Instant>,
+    pub(super) renewed: Mutex<Option<Instant>>,
     /// Jobs of which this manager may be the owner without knowing them: an answer was lost, or taking them over failed.
     given_up: Mutex<Vec<Arc<str>>>,
     /// Submissions that failed and may all the same have been committed, while that is looked into: the same ids wait.
@@ -112,7 +112,7 @@ impl Durable {
             looked: watch::Sender::new(0),
             enrolled: watch::Sender::new(None),
             begun: watch::Sender::new(false),
-            renewed: Mutex::new(Instant::now()),
+            renewed: Mutex::default(),
             given_up: Mutex::default(),
             undone: Mutex::default(),
             expired: Mutex::default(),
@@ -127,7 +127,10 @@ impl Durable {
     }
 
     /// Goes on under a new identity; gives the old one.
+    /// Nothing is done under the new name before the store has it: who looks there would take its jobs for orphans.
     pub(super) fn change_owner(&self) -> Arc<str> {
+        *self.renewed.lock() = None;
+        self.enrolled.send_replace(None);
         let old = std::mem::replace(&mut *self.owner.lock(), super::owner::new_owner());
         self.former.lock().push(old.clone());
         old
@@ -150,10 +153,14 @@ impl Durable {
             return Ok(());
         }
         // A refusal of a moment ago is not asked about again before the next try has ended.
-        if enrolled.changed().await.is_err() {
-            return Err(Error::new(crate::job::ErrorCode::Closed, "The manager is closed"));
+        loop {
+            if enrolled.changed().await.is_err() {
+                return Err(Error::new(crate::job::ErrorCode::Closed, "The manager is closed"));
+            }
+            if let Some(outcome) = &*enrolled.borrow_and_update() {
+                return outcome.clone();
+            }
         }
-        enrolled.borrow().clone().unwrap_or(Ok(()))
     }
 
     pub(super) fn set_trouble(&self, error: Option<Error>) {

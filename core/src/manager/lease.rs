@@ -22,7 +22,7 @@ impl Durable {
         if is_planted(Fault::LeaseRenewal) {
             return Duration::ZERO;
         }
-        self.renewed.lock().elapsed()
+        self.renewed.lock().map_or(Duration::MAX, |renewed| renewed.elapsed())
     }
 
     /// Whether the lease is fresh enough to take on more.
@@ -35,7 +35,7 @@ impl Durable {
         let asked = Instant::now();
         let owner = self.owner();
         self.store.repository().enroll(&owner, &place, self.lease).await?;
-        *self.renewed.lock() = asked;
+        *self.renewed.lock() = Some(asked);
         self.enrolled.send_replace(Some(Ok(())));
         Ok(())
     }
@@ -93,8 +93,15 @@ impl Manager {
                         let (former, manager) = (durable.clone(), weak.clone());
                         durable.store.spawn(async move { former.retire_former(&manager).await });
                     }
-                    Ok(Err(error)) => tracing::warn!(%error, "the lease can't be taken again"),
-                    Err(_) => tracing::warn!("the store did not answer in time"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the lease can't be taken again");
+                        durable.enrolled.send_replace(Some(Err(error)));
+                    }
+                    Err(_) => {
+                        tracing::warn!("the store did not answer in time");
+                        let error = Error::new(ErrorCode::StoreUnavailable, "The store did not answer in time");
+                        durable.enrolled.send_replace(Some(Err(error)));
+                    }
                 }
                 continue;
             }
@@ -108,7 +115,7 @@ impl Manager {
             match tokio::time::timeout(left, durable.store.repository().renew(&owner, durable.lease)).await {
                 // Granted, but perhaps after the lease was over and others had taken what was ours.
                 Ok(Ok(true)) if durable.silence() >= durable.patience() => adrift = Self::let_go(&weak, &durable),
-                Ok(Ok(true)) => *durable.renewed.lock() = asked,
+                Ok(Ok(true)) => *durable.renewed.lock() = Some(asked),
                 // Somebody took this owner for dead.
                 Ok(Ok(false)) => adrift = Self::let_go(&weak, &durable),
                 Ok(Err(error)) => {
@@ -121,6 +128,9 @@ impl Manager {
             if !adrift && durable.silence() >= durable.patience() {
                 adrift = Self::let_go(&weak, &durable);
             }
+        }
+        if adrift {
+            durable.enrolled.send_replace(Some(Err(Error::new(ErrorCode::Closed, "The manager is closed"))));
         }
         if !durable.is_closed() {
             // Forgotten without being closed: its jobs are free at once.
@@ -147,5 +157,43 @@ impl Manager {
     /// Whether runs of jobs that are lost have not ended yet.
     fn leaves_behind(&self) -> bool {
         self.entries.which(|entry| entry.run.lock().is_some()).iter().any(|entry| entry.cell.lock().is_gone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::DurableOptions;
+    use crate::repository::runtime::Store;
+    use crate::repository::simulated::SimulatedDisk;
+
+    // [F155] who looks at the store would take jobs of a name that it does not have for orphans
+    #[tokio::test]
+    async fn under_a_new_name_nothing_is_taken_before_the_store_has_it() {
+        let disk = SimulatedDisk::new();
+        let there = disk.clone();
+        let store = Store::open(move || async move { there.open() }).await.expect("a store");
+        let durable = Durable::new(store, DurableOptions { lease: Duration::from_secs(60), recover: true, kinds: Vec::new(), runs: true });
+        assert!(!durable.is_safe());
+        let enroll = || {
+            let (store, durable) = (durable.store.clone(), durable.clone());
+            async move { store.call(move |_| async move { durable.enroll().await }).await }
+        };
+        enroll().await.expect("the store takes the name");
+        assert!(durable.is_safe());
+        durable.until_enrolled().await.expect("it is enrolled");
+
+        durable.change_owner();
+        assert!(!durable.is_safe());
+        let mut enrolled = Box::pin(durable.until_enrolled());
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut enrolled).await.is_err());
+        disk.set_away(true);
+        durable.enrolled.send_replace(Some(enroll().await));
+        assert_eq!(enrolled.await.expect_err("the store is away").code, ErrorCode::StoreUnavailable);
+        assert!(!durable.is_safe());
+        disk.set_away(false);
+        enroll().await.expect("the store takes the name");
+        assert!(durable.is_safe());
+        durable.until_enrolled().await.expect("it is enrolled");
     }
 }

@@ -142,8 +142,13 @@ impl Manager {
             .map(|owner| owner.id.clone())
             .collect();
         let controls = only.is_some();
+        // The store may have been away meanwhile, and the name given up that was good at the beginning.
+        let owner = durable.owner();
+        if !durable.is_safe() {
+            return Ok(Vec::new());
+        }
         let claim = Claim {
-            owner: durable.owner(),
+            owner,
             kinds: if controls { None } else { Some(durable.kinds.clone()) },
             most: if controls { 1 } else { free.min(self.appetite()) },
             dead: dead.clone(),
