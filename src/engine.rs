@@ -239,7 +239,7 @@ impl Engine {
     /// Keeps the whole outputs of an attempt; called before its end is told.
     #[napi(catch_unwind)]
     pub fn keep_log(&self, ticket: u32, index: u32, attempt: u32, stdout: String, stderr: String) {
-        self.inner.keep_log(ticket, index, attempt, &stdout, &stderr);
+        self.inner.keep_log(ticket, index, attempt, stdout, stderr);
     }
 
     /// Resolves once the events of the durable store are followed.

@@ -183,6 +183,27 @@ async fn a_restart_of_the_server_loses_nothing() {
     faults::a_restart_loses_nothing(store, &mut server).await;
 }
 
+#[tokio::test]
+async fn a_commit_tells_how_far_the_store_is() {
+    let database = Postgres::new();
+    let store = database.open().await.unwrap();
+    accept(&store, vec![create("a", "me")]).await;
+    let told = async {
+        for version in 1.. {
+            // The connection that listens may just be made: then nothing is known.
+            store.call(|repository| async move { repository.mark().await }).await.unwrap();
+            accept(&store, vec![change("a", version)]).await;
+            let told = store.call(|repository| async move { Ok(repository.changed(Duration::from_millis(500)).await) }).await.unwrap();
+            if let Some(mark) = told.filter(|mark| mark.sequence == version + 1) {
+                return mark;
+            }
+        }
+        unreachable!()
+    };
+    let told = tokio::time::timeout(Duration::from_secs(20), told).await.expect("it is told, and not asked for");
+    assert_eq!(told, store.call(|repository| async move { repository.mark().await }).await.unwrap());
+}
+
 /// A store behind a proxy.
 async fn through_proxy(database: &Postgres) -> (Arc<Store>, Proxy) {
     let url: sqlx::postgres::PgConnectOptions = database.url.parse().unwrap();

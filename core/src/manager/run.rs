@@ -177,16 +177,16 @@ impl Manager {
     }
 
     /// Keeps the whole outputs of an attempt, as far as there are any: to be called before its end is told.
-    pub fn keep_log(&self, ticket: u32, index: u32, attempt: u32, stdout: &str, stderr: &str) {
-        let bounded = |text: &str| {
+    pub fn keep_log(&self, ticket: u32, index: u32, attempt: u32, stdout: String, stderr: String) {
+        let bounded = |text: String| {
             if text.len() <= 2 * LOG_END + CUT_LINE {
-                return text.to_owned();
+                return text;
             }
             let mut kept = Kept::new(LOG_END);
-            kept.push(text);
+            kept.push(&text);
             kept.into_text()
         };
-        self.keep_texts(ticket, index, attempt, [bounded(stdout), bounded(stderr)]);
+        self.keep_texts(ticket, index, attempt, [stdout, stderr].map(bounded));
     }
 
     /// For the whole outputs of an attempt: stdout and stderr.
