@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::commit::Direct;
-use super::owner::Place;
+use super::owner::{Place, Presence};
 use crate::job::Error;
 use crate::repository::durable::OwnerRow;
 use crate::repository::runtime::Store;
@@ -43,6 +43,8 @@ pub struct Durable {
     /// Its identity. It changes when a lease may have been lost: what is still under way in the old name is refused once
     /// somebody, this manager included, has taken the job over.
     owner: Mutex<Arc<str>>,
+    /// Others on this host see by it that something of this owner is about to begin a program.
+    presence: Mutex<Presence>,
     /// Identities that it had before.
     former: Mutex<Vec<Arc<str>>>,
     pub(super) here: Place,
@@ -90,9 +92,11 @@ pub struct Durable {
 
 impl Durable {
     pub(super) fn new(store: Arc<Store>, options: DurableOptions) -> Arc<Durable> {
+        let owner = super::owner::new_owner();
         Arc::new(Durable {
             store,
-            owner: Mutex::new(super::owner::new_owner()),
+            presence: Mutex::new(Presence::of(&owner)),
+            owner: Mutex::new(owner),
             former: Mutex::default(),
             here: Place::here(),
             lease: options.lease,
@@ -131,7 +135,9 @@ impl Durable {
     pub(super) fn change_owner(&self) -> Arc<str> {
         *self.renewed.lock() = None;
         self.enrolled.send_replace(None);
-        let old = std::mem::replace(&mut *self.owner.lock(), super::owner::new_owner());
+        let new = super::owner::new_owner();
+        *self.presence.lock() = Presence::of(&new);
+        let old = std::mem::replace(&mut *self.owner.lock(), new);
         self.former.lock().push(old.clone());
         old
     }

@@ -124,13 +124,56 @@ fn left_behind(owner: &str, job: &str) -> Option<Vec<(u32, u64)>> {
     Some(found)
 }
 
+/// What an owner holds while it lives: an abstract Unix socket of its name, which is closed at every exec. The name is taken as
+/// long as the owner lives, or a child of it that has not come to its exec yet, and looks like nobody's till then.
+#[derive(Debug)]
+pub struct Presence {
+    #[cfg(target_os = "linux")]
+    _name: Option<std::os::unix::net::UnixListener>,
+}
+
+impl Presence {
+    /// Takes the name. Where that can't be done, nobody waits.
+    pub fn of(owner: &str) -> Presence {
+        #[cfg(not(target_os = "linux"))]
+        let _ = owner;
+        Presence {
+            #[cfg(target_os = "linux")]
+            _name: take_name(owner).ok(),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn take_name(owner: &str) -> std::io::Result<std::os::unix::net::UnixListener> {
+    use std::os::linux::net::SocketAddrExt;
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(format!("framewright-{owner}"))?;
+    std::os::unix::net::UnixListener::bind_addr(&address)
+}
+
+/// Waits until no child of an owner that is dead is about to begin a program. Blocks.
+fn wait_for_execs(owner: &str) {
+    #[cfg(target_os = "linux")]
+    {
+        let until = std::time::Instant::now() + GONE_WITHIN;
+        while std::time::Instant::now() < until && take_name(owner).is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = owner;
+}
+
 /// How long the end of killed processes is waited for; one in an uninterruptible call may take longer, and then holds up
 /// its job no further.
 const GONE_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Kills what an owner that is gone left behind of a job on this host, and waits until it is dead. Gives how many there
-/// were. Blocks.
-pub fn kill_left_behind(owner: &str, job: &str) -> usize {
+/// were. `is_dead`: the owner does not live any more, so that what it was just starting comes to an end. Blocks.
+pub fn kill_left_behind(owner: &str, job: &str, is_dead: bool) -> usize {
+    if is_dead {
+        wait_for_execs(owner);
+    }
     let until = std::time::Instant::now() + GONE_WITHIN;
     let mut killed = 0;
     loop {
@@ -216,6 +259,42 @@ mod tests {
         assert!(!place.is_dead(&here));
     }
 
+    // [F152] a child before its exec has nothing in its environment that would tell whose it is
+    #[test]
+    fn a_program_that_a_dead_owner_was_just_starting_is_waited_for() {
+        let owner = new_owner();
+        // SAFETY: the child calls nothing but what is safe between fork and exec, and ends.
+        let (child, go) = unsafe {
+            let mut pipe = [0; 2];
+            assert_eq!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC), 0);
+            let presence = Presence::of(&owner);
+            let child = libc::fork();
+            if child == 0 {
+                let mut byte = 0u8;
+                libc::read(pipe[0], (&raw mut byte).cast(), 1);
+                libc::_exit(0);
+            }
+            drop(presence);
+            libc::close(pipe[0]);
+            (child, pipe[1])
+        };
+        let (tell, told) = std::sync::mpsc::channel();
+        let name = owner.clone();
+        let waiting = std::thread::spawn(move || {
+            kill_left_behind(&name, "a", true);
+            let _ = tell.send(());
+        });
+        assert!(told.recv_timeout(std::time::Duration::from_millis(100)).is_err());
+        kill_left_behind(&owner, "a", false);
+        // SAFETY: one byte that lives until the call returns; the child is ours.
+        unsafe {
+            libc::write(go, c"x".as_ptr().cast(), 1);
+            libc::waitpid(child, std::ptr::null_mut(), 0);
+        }
+        told.recv_timeout(std::time::Duration::from_secs(10)).expect("nobody holds the name any more");
+        waiting.join().unwrap();
+    }
+
     // [F152] what a dead owner left behind is killed, also what took a session of its own
     #[test]
     fn processes_of_an_owner_and_job_are_found_and_killed() {
@@ -229,10 +308,10 @@ mod tests {
         while left_behind(&owner, "a").unwrap().len() < 2 || left_behind(&owner, "b").unwrap().len() < 2 {
             std::thread::yield_now();
         }
-        assert!(kill_left_behind(&owner, "a") >= 2);
+        assert!(kill_left_behind(&owner, "a", true) >= 2);
         assert_eq!(left_behind(&owner, "a").unwrap(), []);
         assert_eq!(left_behind(&owner, "b").unwrap().len(), 2);
-        kill_left_behind(&owner, "b");
+        kill_left_behind(&owner, "b", true);
         mine.wait().unwrap();
         other.wait().unwrap();
     }

@@ -97,7 +97,7 @@ impl Manager {
             return Ok(false);
         }
         let (owner, name) = (durable.owner(), id.clone());
-        let _ = tokio::task::spawn_blocking(move || kill_left_behind(&owner, &name)).await;
+        let _ = tokio::task::spawn_blocking(move || kill_left_behind(&owner, &name, false)).await;
         // Whom it was taken from is in the record only, where a claim's answer was lost.
         let previous = job.owner.filter(|_| job.state == JobState::Running).unwrap_or_else(|| durable.owner());
         let owners = durable.store.repository().owners().await?;
@@ -208,11 +208,13 @@ impl Manager {
     pub(super) async fn clear_the_ground(&self, durable: &Durable, claimed: &Claimed, owners: &[OwnerRow]) {
         let Some(previous) = claimed.previous.clone().filter(|previous| *previous != durable.owner() && !claimed.released) else { return };
         let place = owners.iter().find(|owner| owner.id == previous).and_then(|owner| parse_place(&owner.place));
-        if place.is_some_and(|place| !place.is_local(&durable.here)) {
+        if place.as_ref().is_some_and(|place| !place.is_local(&durable.here)) {
             return;
         }
+        // One that is not in the store any more was given up by all.
+        let is_dead = place.is_none_or(|place| place.is_dead(&durable.here));
         let id = claimed.id.clone();
-        let killed = tokio::task::spawn_blocking(move || kill_left_behind(&previous, &id)).await.unwrap_or(0);
+        let killed = tokio::task::spawn_blocking(move || kill_left_behind(&previous, &id, is_dead)).await.unwrap_or(0);
         if killed > 0 {
             tracing::warn!(job = %claimed.id, killed, "processes of a dead owner were killed");
         }
