@@ -228,6 +228,39 @@ async fn what_a_server_refuses_is_told_without_the_password() {
 }
 
 #[tokio::test]
+async fn a_server_is_reached_by_tls_and_known_by_its_certificate() {
+    let mut server = Server::mariadb().await;
+    let authority = server.offer_tls().await.display().to_string();
+    let port = server.port;
+    let mut admin = MySqlConnection::connect(&server.url).await.unwrap();
+    sqlx::raw_sql("CREATE DATABASE jobs; SET GLOBAL require_secure_transport = ON").execute(&mut admin).await.unwrap();
+    let url = |host: &str, parameters: &str| format!("mysql://root:{PASSWORD}@{host}:{port}/jobs?{parameters}");
+    for (host, parameters) in [
+        ("127.0.0.1", format!("ssl-mode=VERIFY_IDENTITY&ssl-ca={authority}")),
+        // Another name of the host is no matter to these.
+        ("localhost", format!("ssl-mode=VERIFY_CA&ssl-ca={authority}")),
+        ("localhost", "ssl-mode=REQUIRED".into()),
+        ("127.0.0.1", "ssl-mode=PREFERRED".into()),
+    ] {
+        let store = open(&url(host, &parameters)).await.unwrap_or_else(|error| panic!("{parameters}: {error}"));
+        accept(&store, vec![create(&databases::unique("job"), "me")]).await;
+        close(&store).await;
+    }
+    for (host, parameters, expected) in [
+        ("127.0.0.1", "ssl-mode=VERIFY_IDENTITY".to_owned(), "Check the TLS parameters"),
+        ("127.0.0.1", "ssl-mode=VERIFY_CA".into(), "Check the TLS parameters"),
+        ("localhost", format!("ssl-mode=VERIFY_IDENTITY&ssl-ca={authority}"), "Check the TLS parameters"),
+        ("127.0.0.1", format!("ssl-mode=VERIFY_CA&ssl-ca={authority}.missing"), "Check the TLS parameters"),
+        ("127.0.0.1", "ssl-mode=DISABLED".into(), "insists on TLS"),
+    ] {
+        let error = open(&url(host, &parameters)).await.err().unwrap_or_else(|| panic!("{host} {parameters} must be refused"));
+        assert_eq!(error.code, ErrorCode::StoreUnavailable, "{error}");
+        assert!(error.message.contains(expected), "{host} {parameters}: {error}");
+        assert!(!error.message.contains(PASSWORD), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_corrupt_and_what_is_newer_unavailable() {
     for (statements, code) in [
         ("CREATE TABLE framewright_schema (name TEXT)", ErrorCode::StoreCorrupt),

@@ -270,6 +270,42 @@ async fn what_a_server_refuses_is_told_without_the_password() {
 }
 
 #[tokio::test]
+async fn a_server_is_reached_by_tls_and_known_by_its_certificate() {
+    let mut server = Server::postgres().await;
+    let authority = server.offer_tls().await.display().to_string();
+    let port = server.port;
+    let url = |host: &str, parameters: &str| format!("postgres://admin:{PASSWORD}@{host}:{port}/postgres?application_name=tls&{parameters}");
+    let options = || PostgresOptions { schema: Some("jobs".into()), ..PostgresOptions::default() };
+    let mut admin = PgConnection::connect(&format!("{}/postgres", server.url)).await.unwrap();
+    for (host, parameters) in [
+        ("127.0.0.1", format!("sslmode=verify-full&sslrootcert={authority}")),
+        // Another name of the host is no matter to these.
+        ("localhost", format!("sslmode=verify-ca&sslrootcert={authority}")),
+        ("localhost", "sslmode=require".into()),
+        ("127.0.0.1", "sslmode=prefer".into()),
+    ] {
+        let store = open(&url(host, &parameters), options()).await.unwrap_or_else(|error| panic!("{parameters}: {error}"));
+        accept(&store, vec![create(&unique("job"), "me")]).await;
+        let open = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'tls' AND";
+        until(&mut admin, &format!("{open} ssl"), |secured| secured > 0).await;
+        until(&mut admin, &format!("{open} NOT ssl"), |bare| bare == 0).await;
+        close(&store).await;
+        until(&mut admin, &format!("{open} true"), |left| left == 0).await;
+    }
+    for (host, parameters) in [
+        ("127.0.0.1", "sslmode=verify-full".to_owned()),
+        ("127.0.0.1", "sslmode=verify-ca".into()),
+        ("localhost", format!("sslmode=verify-full&sslrootcert={authority}")),
+        ("127.0.0.1", format!("sslmode=verify-full&sslrootcert={authority}.missing")),
+    ] {
+        let error = open(&url(host, &parameters), options()).await.err().unwrap_or_else(|| panic!("{host} {parameters} must be refused"));
+        assert_eq!(error.code, ErrorCode::StoreUnavailable, "{error}");
+        assert!(error.message.contains("Check the TLS parameters"), "{host} {parameters}: {error}");
+        assert!(!error.message.contains(PASSWORD), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_corrupt_and_what_is_newer_unavailable() {
     for (statements, code) in [
         ("CREATE TABLE @schema (name TEXT)", ErrorCode::StoreCorrupt),

@@ -103,6 +103,41 @@ impl Server {
         self.ready().await;
     }
 
+    /// Has it take part in TLS from now on, with a certificate for 127.0.0.1. Gives the file of the authority that signed it.
+    pub async fn offer_tls(&mut self) -> PathBuf {
+        let file = |name: &str| self.folder.path().join(name);
+        let (authority, request) = (file("ca.pem"), file("server.csr"));
+        let openssl = || command(Path::new("/usr/bin/openssl"), self.user);
+        run(openssl()
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=An authority of the tests"])
+            .args(["-addext", "keyUsage=critical,keyCertSign", "-keyout"])
+            .arg(file("ca.key"))
+            .arg("-out")
+            .arg(&authority));
+        run(openssl().args(["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=server", "-keyout"]).arg(file("server.key")).arg("-out").arg(&request));
+        // Version 3, which alone has names besides the subject's.
+        std::fs::write(file("server.ext"), "subjectAltName = IP:127.0.0.1\nextendedKeyUsage = serverAuth\n").unwrap();
+        run(openssl()
+            .args(["x509", "-req", "-days", "2", "-CAcreateserial", "-CA"])
+            .arg(&authority)
+            .arg("-CAkey")
+            .arg(file("ca.key"))
+            .arg("-extfile")
+            .arg(file("server.ext"))
+            .arg("-in")
+            .arg(&request)
+            .arg("-out")
+            .arg(file("server.pem")));
+        let (certificate, key) = (file("server.pem").display().to_string(), file("server.key").display().to_string());
+        let arguments = match self.user {
+            "postgres" => vec!["-c".into(), "ssl=on".into(), "-c".into(), format!("ssl_cert_file={certificate}"), "-c".into(), format!("ssl_key_file={key}")],
+            _ => vec![format!("--ssl-cert={certificate}"), format!("--ssl-key={key}")],
+        };
+        self.arguments.extend(arguments);
+        self.restart().await;
+        authority
+    }
+
     /// At once: PostgreSQL's processes end with SIGQUIT, without a checkpoint.
     fn end(&mut self) {
         let signal = if self.user == "postgres" { libc::SIGQUIT } else { libc::SIGKILL };

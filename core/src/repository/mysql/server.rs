@@ -4,7 +4,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::job::{Error, ErrorCode};
-use crate::repository::sql::connections::{Fault, Server};
+use crate::repository::sql::connections::{Fault, Server, is_tls_fault};
 use crate::repository::sql::{no_delay, password_of, without};
 
 /// What every session needs, whatever the server's defaults are. A session that says nothing for 20 s in the middle of a
@@ -61,16 +61,16 @@ impl Server for Mysql {
     }
 
     fn fault(&self, error: &sqlx::Error) -> Fault {
+        let tls = || self.is(ErrorCode::StoreUnavailable, error, "Check the TLS parameters of the URL (ssl-mode, ssl-ca)");
         let damaged = "It is damaged, or was changed by something else than framewright";
         let sqlx::Error::Database(told) = error else {
             return match error {
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => {
                     self.is(ErrorCode::StoreCorrupt, error, damaged)
                 }
-                sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => {
-                    self.is(ErrorCode::StoreUnavailable, error, "Check the TLS parameters of the URL (ssl-mode, ssl-ca)")
-                }
+                sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => tls(),
                 sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => self.is(ErrorCode::Internal, error, "It was not sent"),
+                error if is_tls_fault(error, self.options.get_socket().is_some()) => tls(),
                 _ => Fault::Lost,
             };
         };
@@ -84,7 +84,10 @@ impl Server for Mysql {
             1021 | 1114 | 28 => self.full(error),
             _ if told.message().contains("o space left on device") || told.message().contains("errno: 28") => self.full(error),
             1040 | 1203 | 1461 => unavailable("Raise the server's limit, or lower maxConnections"),
-            1045 | 1698 | 1130 | 1251 | 2059 => unavailable("Check user and password of the URL, and from where the user may connect"),
+            1045 | 1698 | 1130 | 1251 | 2059 => {
+                unavailable("Check user and password of the URL, from where the user may connect, and whether the server insists on TLS (ssl-mode)")
+            }
+            3159 => tls(),
             1044 | 1049 => unavailable("Create the database and grant the user all rights on it, or name another one in the URL"),
             1142 | 1143 | 1227 | 1370 => unavailable("Grant the user all rights on the database"),
             1290 | 1836 | 1792 | 3261 => match unavailable("Connect to the primary server") {

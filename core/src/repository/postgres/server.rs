@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use crate::job::{Error, ErrorCode};
-use crate::repository::sql::connections::{Fault, Server};
+use crate::repository::sql::connections::{Fault, Server, is_tls_fault};
 use crate::repository::sql::{no_delay, password_of, without};
 
 /// A PostgreSQL server.
@@ -54,15 +54,15 @@ impl Server for Postgres {
     }
 
     fn fault(&self, error: &sqlx::Error) -> Fault {
+        let tls = || self.is(ErrorCode::StoreUnavailable, error, "Check the TLS parameters of the URL (sslmode, sslrootcert)");
         let sqlx::Error::Database(told) = error else {
             return match error {
                 sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) | sqlx::Error::RowNotFound => {
                     self.is(ErrorCode::StoreCorrupt, error, "It is damaged, or was changed by something else than framewright")
                 }
-                sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => {
-                    self.is(ErrorCode::StoreUnavailable, error, "Check the TLS parameters of the URL (sslmode, sslrootcert)")
-                }
+                sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => tls(),
                 sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => self.is(ErrorCode::Internal, error, "It was not sent"),
+                error if is_tls_fault(error, self.options.get_socket().is_some()) => tls(),
                 _ => Fault::Lost,
             };
         };

@@ -32,6 +32,17 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Deadlocks and the like in one call before it gives up.
 const TRIES: u32 = 50;
 
+/// Whether TLS can't be had as the URL asks for it, which looks like a connection that was lost: the server's certificate is not
+/// trusted, as rustls says, or a file that the URL names is not there. `socket`: of Unix sockets the file may be missing too.
+pub fn is_tls_fault(error: &sqlx::Error, socket: bool) -> bool {
+    let sqlx::Error::Io(error) = error else { return false };
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => error.to_string().starts_with("invalid peer certificate"),
+        std::io::ErrorKind::NotFound => !socket,
+        _ => false,
+    }
+}
+
 /// What a failure means for the call.
 #[derive(Debug)]
 pub enum Fault {

@@ -10,6 +10,7 @@ const PERM: i32 = 3;
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;
 const READONLY: i32 = 8;
+const INTERRUPT: i32 = 9;
 const IOERR: i32 = 10;
 const CORRUPT: i32 = 11;
 const FULL: i32 = 13;
@@ -37,6 +38,11 @@ fn primary(error: &sqlx::Error) -> Option<i32> {
 /// Somebody else has the lock; worth trying again.
 pub fn is_busy(error: &sqlx::Error) -> bool {
     matches!(primary(error), Some(BUSY | LOCKED | PROTOCOL))
+}
+
+/// Stopped by us.
+pub fn is_interrupted(error: &sqlx::Error) -> bool {
+    primary(error) == Some(INTERRUPT)
 }
 
 /// Whether the connection may be used after it: its cache could hold what the file does not.

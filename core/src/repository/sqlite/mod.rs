@@ -3,11 +3,13 @@
 //! - [`schema`]: the tables, and what a file must be to be ours. `docs/schema.md` tells more.
 //! - [`connection`]: how connections are set up, and the one that writes; [`presence`]: who else has the file open, and whose
 //!   turn it is to write.
+//! - [`check`]: whether a file that nobody closed is damaged.
 //! - [`write`] commits groups, by [`rows`]; [`claim`] hands out orphans; [`read`] gives jobs, events and logs.
 //! - [`change`]: how changes of others are seen, by [`data_version`]. [`clock`]: the time that leases end by.
 //! - [`failure`]: SQLite's codes as errors of ours. [`file_system`]: where a database must not be.
 
 mod change;
+mod check;
 mod claim;
 mod clock;
 mod connection;
@@ -30,11 +32,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqlitePool, SqliteRow};
+use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row};
 use tokio::sync::Mutex;
 
 use self::change::Changes;
+use self::check::{CHECK_WITHIN, check};
 use self::clock::Clock;
 pub use self::connection::{Synchronous, linked_version};
 use self::connection::{Transaction, Writer};
@@ -154,7 +157,7 @@ async fn prepare(path: &Path, alone: bool) -> Result<(), Error> {
     let identity = schema::identify(path, &mut connection).await?;
     // Before anything is written into what may be damaged.
     if alone && matches!(identity, Identity::Ours(1..)) && pragma::<i64>(&mut connection, "SELECT clean FROM store").await.map_err(failed)? == 0 {
-        check(path, &mut connection).await?;
+        check(path, &mut connection, CHECK_WITHIN).await?;
     }
     // Does not wait for others by itself.
     let end = tokio::time::Instant::now() + PATIENCE;
@@ -174,22 +177,6 @@ async fn prepare(path: &Path, alone: bool) -> Result<(), Error> {
     schema::migrate(path, &mut connection).await?;
     sqlx::raw_sql("UPDATE store SET clean = 0 WHERE clean <> 0; COMMIT").execute(&mut connection).await.map_err(failed)?;
     connection.close().await.map_err(failed)
-}
-
-/// Looks for damage in the whole file.
-async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<(), Error> {
-    let found: String = pragma(connection, "PRAGMA quick_check(1)").await.map_err(|error| failure(path, &error))?;
-    if found == "ok" {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(Error::new(
-        ErrorCode::StoreCorrupt,
-        format!(
-            "The SQLite database {path} is damaged: {}. Restore a backup, or save what is readable with `sqlite3 {path} .recover`",
-            found.replace('\n', " ")
-        ),
-    ))
 }
 
 #[async_trait]
