@@ -670,7 +670,8 @@ declare class MysqlJobRepository extends DurableJobRepository {
 }
 /**
  * Opens a repository by its URL: "memory:", "file:DIR", "sqlite:PATH?synchronous=full", "postgres://...?schema=s&max=10",
- * "mysql://...?max=10". Paths are percent-decoded.
+ * "mysql://...?max=10". Paths are percent-decoded. TLS is used where the server offers it; "sslmode=verify-full&sslrootcert=ca.pem"
+ * (PostgreSQL) and "ssl-mode=VERIFY_IDENTITY&ssl-ca=ca.pem" (MySQL) insist on it and on the host's certificate.
  *
  * @throws FramewrightError VALIDATION (the URL), STORE_UNAVAILABLE (away, refused, silent for 30 s, wrong credentials, no
  *   permission to write, a newer schema, a file store that another process has open), STORE_CORRUPT (not a store of ours).

@@ -15,6 +15,10 @@ function cargoTarget() {
 export async function checkRust() {
   await step('format (cargo fmt --check)', () => run('cargo', ['fmt', '--all', '--check']));
   await step('lints (cargo clippy)', () => run('cargo', ['clippy', '--workspace', '--all-targets', ...cargoTarget(), '--', '-D', 'warnings']));
+  for (const store of ['', 'sqlite', 'postgres', 'mysql']) {
+    const alone = ['--package', 'framewright-core', '--lib', '--no-default-features', '--features', store];
+    await step(`the engine with ${store || 'no database'} alone (cargo clippy)`, () => run('cargo', ['clippy', ...alone, ...cargoTarget(), '--', '-D', 'warnings']));
+  }
 }
 
 /** Looks at what the addon is built with. */
