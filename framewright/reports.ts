@@ -1,6 +1,7 @@
 /** What an executor that runs whole jobs is given, and what it reports by it. */
 import { isObject } from './arguments.js';
 import { aborted } from './errors.js';
+import { textOf } from './results.js';
 import { RUN, noteJob, type JobRun, type RunHost } from './run.js';
 import type { ErrorCode, JobErrorInfo, JobExecutionOptions, WorkerResult } from './types.js';
 
@@ -76,10 +77,9 @@ export class Reports {
     const run = this.#run;
     const { durationMs, stdout, stderr } = (isObject(result) ? result : {}) as Partial<WorkerResult>;
     const duration = typeof durationMs === 'number' && durationMs >= 0 && durationMs < Infinity ? durationMs : 0;
-    const text = (value: unknown): string => (typeof value === 'string' ? value : '');
     const refused =
       typeof chunkId === 'number' && Number.isSafeInteger(chunkId) && chunkId >= 0
-        ? this.#host.engine.reportChunk(run.ticket, run.number, chunkId, duration, text(stdout), text(stderr))
+        ? this.#host.engine.reportChunk(run.ticket, run.number, chunkId, duration, textOf(stdout), textOf(stderr))
         : `the job has no chunk ${String(chunkId)}`;
     if (refused !== null) this.#host.warn(run.id, `A report of onChunkComplete was refused: ${refused}`);
   }

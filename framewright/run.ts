@@ -1,16 +1,16 @@
 /** One run of one job: what the manager, the executor and the engine share while it lasts. */
-import { setMaxListeners } from 'node:events';
-import { stat, rm } from 'node:fs/promises';
-import { resolve, sep } from 'node:path';
 import type { Engine } from './binding.js';
-import { FramewrightError, aborted, errorOf, infoOf, isFatal, messageOf, typed } from './errors.js';
-import { LocalWorkerAdapter, ownEnvironment, processSettings } from './local-adapter.js';
+import { FramewrightError, aborted, errorOf, isFatal, messageOf } from './errors.js';
+import { Watch, patiently } from './limits.js';
+import { ownEnvironment, processSettings } from './local-adapter.js';
+import { merge, mergeFailure, removeChunks, type Merging } from './merge.js';
 import binding from './native.js';
-import { onAbort } from './signals.js';
-import { stitcherKind } from './stitchers.js';
+import { checkInside, checkOutput, verification } from './outputs.js';
+import { exitCodeOf, textOf } from './results.js';
+import { onAbort, quietController } from './signals.js';
 import { LONGEST_DELAY, clearTimeout, clock, setTimeout, sleep, turn } from './timers.js';
 import type { Copies } from './spec.js';
-import type { ErrorCode, JobErrorInfo, JobExecutionOptions, JobSpec, JobState, RenderJobChunk, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
+import type { ErrorCode, JobErrorInfo, JobExecutionOptions, JobSpec, JobState, RenderJobChunk, WorkerAdapter, WorkerResult } from './types.js';
 
 // Found once: they are called for every chunk.
 const { next: nextChunk, complete: completeChunk } = binding;
@@ -103,14 +103,6 @@ interface Slice {
 }
 
 const NO_COPIES: Copies = { chunks: [], plain: true };
-
-interface Watch {
-  attempt: number;
-  controller: AbortController;
-  sign(): void;
-  end(): void;
-  expired: JobErrorInfo | undefined;
-}
 
 export class JobRun {
   #controller: AbortController | undefined;
@@ -530,11 +522,11 @@ export class JobRun {
       try {
         if (careful) {
           watch = this.#watch(chunk, attempt, options);
-          const { signal } = watch.controller;
-          await this.#inside(chunk, options);
+          const { signal } = watch;
+          await checkInside(chunk, options);
           if (signal.aborted) throw aborted('The chunk was not begun', signal);
           const work = Promise.resolve(run(chunk, this, attempt, signal, index)).then(async (done) => {
-            await this.#verify(chunk, options, done);
+            await checkOutput(chunk, options, done);
             return done;
           });
           result = await this.#watched(work, watch);
@@ -548,16 +540,16 @@ export class JobRun {
         next = this.#failed(index, attempt, chunk, watch?.expired, error);
         continue;
       } finally {
-        watch?.end();
+        if (watch) this.#unwatch(chunk, watch);
       }
       if (this.over) {
         this.host.warn(this.id, `A late report was refused: chunk ${chunk.id} ended after its run`);
         return;
       }
-      if (result.stdout || result.stderr) engine.keepLog(ticket, index, attempt, text(result.stdout), text(result.stderr));
+      if (result.stdout || result.stderr) engine.keepLog(ticket, index, attempt, textOf(result.stdout), textOf(result.stderr));
       if (result.exitCode !== 0) {
         const signal = typeof result.signal === 'string' ? result.signal : undefined;
-        next = engine.failExit(ticket, index, attempt, chunk.id, clamped(result.exitCode), signal, text(result.stderr));
+        next = engine.failExit(ticket, index, attempt, chunk.id, exitCodeOf(result.exitCode), signal, textOf(result.stderr));
         this.host.touched(this.id);
         if (next < 0) this.host.hear();
         continue;
@@ -566,7 +558,7 @@ export class JobRun {
       const durationMs = typeof result.durationMs === 'number' && result.durationMs >= 0 && result.durationMs < Infinity ? result.durationMs : clock() - begun;
       next =
         stdout || stderr
-          ? engine.completeWith(ticket, index, attempt, durationMs, text(stdout), text(stderr))
+          ? engine.completeWith(ticket, index, attempt, durationMs, textOf(stdout), textOf(stderr))
           : completeChunk(number, ticket, ends, index, attempt, durationMs);
       if (next < ENDED) {
         this.finish(next - ENDED);
@@ -614,24 +606,10 @@ export class JobRun {
   #isCareful(options: JobExecutionOptions): boolean {
     const { timeouts } = options;
     const limited = timeouts?.chunkMs ?? timeouts?.startMs ?? timeouts?.noProgressMs;
-    return limited !== undefined || this.#verification(options) !== 'none' || options.allowOutsidePaths === false;
+    return limited !== undefined || verification(options) !== 'none' || options.allowOutsidePaths === false;
   }
 
-  /** Where outputs must stay in the job's folder, links are followed before a chunk runs. */
-  async #inside(chunk: RenderJobChunk, options: JobExecutionOptions): Promise<void> {
-    const { outputFile } = chunk as Partial<RenderJobChunk>;
-    if (options.allowOutsidePaths !== false || outputFile === undefined) return;
-    try {
-      await binding.checkInside(resolve(options.jobDir ?? '', outputFile), resolve(options.jobDir ?? ''));
-    } catch (error) {
-      throw typed(error);
-    }
-  }
-
-  #verification(options: JobExecutionOptions): NonNullable<JobExecutionOptions['verifyOutput']> {
-    return options.verifyOutput ?? (options.stitcher && options.outputFile && options.merge !== false && options.skipMerge !== true ? 'nonempty' : 'none');
-  }
-
+  /** The latest attempt of each chunk that is watched. */
   #watches: Map<RenderJobChunk, Watch> | undefined;
 
   /** A sign of life of a chunk. */
@@ -642,84 +620,21 @@ export class JobRun {
   }
 
   #watch(chunk: RenderJobChunk, attempt: number, options: JobExecutionOptions): Watch {
-    const controller = quietController();
-    const stop = (): void => {
-      controller.abort(this.signal.reason);
-    };
-    // Many chunks may be under way, and a list of listeners is looked through for each.
-    const unfollow = onAbort(this.signal, stop);
-    if (this.signal.aborted) stop();
-    const { chunkMs, startMs, noProgressMs } = options.timeouts ?? {};
-    const timers: NodeJS.Timeout[] = [];
-    let silence: NodeJS.Timeout | undefined;
-    let start: NodeJS.Timeout | undefined;
-    const watch: Watch = {
-      attempt,
-      controller,
-      expired: undefined,
-      sign: () => {
-        clearTimeout(start);
-        arm();
-      },
-      end: () => {
-        unfollow();
-        if (this.#watches?.get(chunk) === watch) this.#watches.delete(chunk);
-        clearTimeout(silence);
-        for (const timer of timers) clearTimeout(timer);
-      },
-    };
-    const expire = (code: ErrorCode, what: string): void => {
-      watch.expired ??= { code, message: `Chunk ${chunk.id} failed: ${what}` };
-      controller.abort(new FramewrightError(code, watch.expired.message));
-    };
-    const arm = (): void => {
-      if (noProgressMs === undefined) return;
-      clearTimeout(silence);
-      silence = setTimeout(() => {
-        expire('NO_PROGRESS', `no output or progress for ${noProgressMs} ms`);
-      }, Math.min(noProgressMs, LONGEST_DELAY));
-    };
-    if (chunkMs !== undefined) {
-      timers.push(setTimeout(() => expire('TIMEOUT', `it took longer than ${chunkMs} ms`), Math.min(chunkMs, LONGEST_DELAY)));
-    }
-    if (startMs !== undefined) {
-      start = setTimeout(() => expire('TIMEOUT', `no sign of life within ${startMs} ms`), Math.min(startMs, LONGEST_DELAY));
-      timers.push(start);
-    }
-    arm();
+    const watch = new Watch(chunk.id, attempt, this.signal, options.timeouts);
     (this.#watches ??= new Map()).set(chunk, watch);
     return watch;
   }
 
-  /** Waits for a chunk whose time may run out; one that does not stop then is given up after the grace. */
-  async #watched(work: Promise<WorkerResult>, watch: Watch): Promise<WorkerResult> {
-    const { signal } = watch.controller;
-    const result = await this.#patiently(work, signal);
-    if (watch.expired) throw aborted(watch.expired.message, signal);
-    return result;
+  #unwatch(chunk: RenderJobChunk, watch: Watch): void {
+    watch.end();
+    if (this.#watches?.get(chunk) === watch) this.#watches.delete(chunk);
   }
 
-  async #verify(chunk: RenderJobChunk, options: JobExecutionOptions, result: WorkerResult): Promise<void> {
-    const verify = this.#verification(options);
-    const { outputFile } = chunk as Partial<RenderJobChunk>;
-    if (verify === 'none' || outputFile === undefined || result.exitCode !== 0) return;
-    const file = resolve(options.jobDir ?? '', outputFile);
-    const missing = (why: string, cause?: unknown): FramewrightError =>
-      new FramewrightError('OUTPUT_MISSING', `Chunk ${chunk.id} failed: ${why}`, cause === undefined ? {} : { cause });
-    if (typeof verify === 'function') {
-      let good: unknown;
-      try {
-        good = await verify(file, chunk);
-      } catch (error) {
-        throw missing(`verifyOutput threw: ${messageOf(error)}`, error);
-      }
-      if (!good) throw missing(`verifyOutput refused ${file}`);
-      return;
-    }
-    const found = await stat(file).catch((error: unknown) => {
-      throw missing(`its output ${file} is not there (${messageOf(error)})`, error);
-    });
-    if (verify === 'nonempty' && found.isFile() && found.size === 0) throw missing(`its output ${file} is empty`);
+  /** Waits for a chunk whose time may run out; one that does not stop then is given up after the grace. */
+  async #watched(work: Promise<WorkerResult>, watch: Watch): Promise<WorkerResult> {
+    const result = await patiently(work, watch.signal, this.host.abortGraceMs);
+    if (watch.expired) throw aborted(watch.expired.message, watch.signal);
+    return result;
   }
 
   /** What the engine's driver tells of a finished chunk. */
@@ -759,13 +674,17 @@ export class JobRun {
     let fatal = false;
     let result = '';
     try {
-      if (!this.signal.aborted) result = await this.#patiently(this.#mergeOnce(adapter, options, controller.signal), controller.signal);
+      const { signal } = controller;
+      const output = signal.aborted ? undefined : await patiently(merge(this.#mergingOf(adapter, options), signal), signal, this.host.abortGraceMs);
+      if (output) {
+        if (output.whole) this.#merged = output.path;
+        result = JSON.stringify({ path: output.path, bytes: output.bytes });
+      }
       if (late) throw late;
     } catch (error) {
       const thrown = late ?? error;
       this.cause = thrown;
-      const info = thrown instanceof MergeFailure ? thrown.info : JSON.stringify(withPrefix(infoOf(thrown, 'MERGE_FAILED')));
-      failure = info;
+      failure = mergeFailure(thrown);
       fatal = !late && isFatal(thrown);
     } finally {
       this.signal.removeEventListener('abort', stop);
@@ -777,109 +696,21 @@ export class JobRun {
     return code;
   }
 
-  /** Removes the chunk files, once the merge of them counts. */
-  async #removeChunks(options: JobExecutionOptions): Promise<void> {
-    const output = this.#merged;
-    if (options.cleanupChunks !== true || output === undefined) return;
-    for (const input of this.#engine.mergeInputs(this.id)) {
-      const file = resolve(options.jobDir ?? '', input);
-      // An output that is a folder may have the merged file in it.
-      if (output === file || output.startsWith(`${file}${sep}`)) continue;
-      await rm(file, { force: true, recursive: true }).catch((error: unknown) => {
-        this.host.warn(this.id, `${file} could not be removed`, error);
-      });
-    }
+  #mergingOf(adapter: WorkerAdapter | undefined, options: JobExecutionOptions): Merging {
+    return { id: this.id, engine: this.#engine, owner: this.host.owner, adapter, options };
   }
 
   /** The merged output, if it is there and not empty. */
   #merged: string | undefined;
 
-  /** Waits for work that was aborted no longer than the grace. */
-  async #patiently<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-    let timer: NodeJS.Timeout | undefined;
-    const deaf = new Promise<never>((_, reject) => {
-      const grace = (): void => {
-        timer = setTimeout(() => {
-          reject(aborted('It did not stop in time', signal));
-        }, Math.min(this.host.abortGraceMs, LONGEST_DELAY));
-      };
-      if (signal.aborted) grace();
-      else signal.addEventListener('abort', grace, { once: true });
+  /** Removes the chunk files, if they are not to be kept. */
+  async #removeChunks(options: JobExecutionOptions): Promise<void> {
+    if (options.cleanupChunks !== true || this.#merged === undefined) return;
+    await removeChunks(this.#mergingOf(undefined, options), this.#merged, (message, error) => {
+      this.host.warn(this.id, message, error);
     });
-    try {
-      return await Promise.race([work, deaf]);
-    } finally {
-      clearTimeout(timer);
-    }
   }
 
-  /** The JSON of what is known of the output; empty: nothing is. */
-  async #mergeOnce(adapter: WorkerAdapter | undefined, options: JobExecutionOptions, signal: AbortSignal): Promise<string> {
-    const engine = this.#engine;
-    const folder = options.jobDir ?? '';
-    const { stitcher, outputFile } = options;
-    const output = outputFile === undefined ? undefined : resolve(folder, outputFile);
-    const inputs = (): string[] => engine.mergeInputs(this.id).map((input) => resolve(folder, input));
-    if (stitcher && output !== undefined) {
-      const files = inputs();
-      // No tool of ours can make a video of nothing; what a stitcher of the user's does is its own affair.
-      if (files.length === 0 && stitcherKind(stitcher) !== 'custom') return '';
-      await stitcher.stitch(files, output, { signal });
-    } else {
-      const words = engine.mergeCommand(this.id);
-      const [program, ...args] = (words ?? []).map((word) =>
-        word.replaceAll('{jobId}', () => this.id).replaceAll('{outputFile}', () => outputFile ?? '{outputFile}'),
-      );
-      if (program === undefined) return '';
-      const runner = options.mergeAdapter ?? adapter ?? new LocalWorkerAdapter();
-      const job: WorkerJob = {
-        command: program,
-        args,
-        meta: { ...options.meta },
-        env: { ...options.env, FRAMEWRIGHT_JOB_ID: this.id, ...(this.host.owner ? { FRAMEWRIGHT_OWNER: this.host.owner() } : {}) },
-        signal,
-        ...(options.jobDir === undefined ? {} : { cwd: options.jobDir }),
-      };
-      const done = (await runner.execute(job)) as Partial<WorkerResult> | undefined;
-      if (!Number.isInteger(done?.exitCode)) throw new TypeError('the adapter gave no result with an exitCode');
-      const { exitCode, stderr } = done as WorkerResult;
-      const ended = typeof done?.signal === 'string' ? done.signal : undefined;
-      if (exitCode !== 0) throw new MergeFailure(engine.mergeExitError(clamped(exitCode), ended, text(stderr)));
-    }
-    const found = output === undefined ? undefined : await stat(output).catch(() => undefined);
-    if (signal.aborted) throw aborted('The merge was stopped', signal);
-    if (output !== undefined && stitcher && !found) throw new FramewrightError('MERGE_FAILED', `Merge failed: ${output} is not there`);
-    if (found && (found.isDirectory() || found.size > 0)) this.#merged = output;
-    return found ? JSON.stringify({ path: output, bytes: found.size }) : '';
-  }
-}
-
-/** A controller to whose signal any number of chunks may listen without a warning. */
-function quietController(): AbortController {
-  const controller = new AbortController();
-  setMaxListeners(0, controller.signal);
-  return controller;
-}
-
-/** An exit code of an adapter of the user's, as the engine holds it. */
-function clamped(exitCode: number): number {
-  return Math.max(-0x8000_0000, Math.min(exitCode, 0x7fff_ffff));
-}
-
-/** Output of an adapter of the user's, whatever it is. */
-function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
-}
-
-function withPrefix(info: JobErrorInfo): JobErrorInfo {
-  return info.message.startsWith('Merge failed') ? info : { ...info, code: info.code === 'INTERNAL' ? 'MERGE_FAILED' : info.code, message: `Merge failed: ${info.message}` };
-}
-
-/** A merge program that failed, as the engine describes it. */
-class MergeFailure extends Error {
-  constructor(readonly info: string) {
-    super((JSON.parse(info) as JobErrorInfo).message);
-  }
 }
 
 /** The latest run of a manager that somebody watches: it knows what the user's code threw. */

@@ -1,4 +1,12 @@
 /** Signals of users: one listener for each, however much here depends on it. */
+import { setMaxListeners } from 'node:events';
+
+/** A controller to whose signal any number of others may listen without a warning. */
+export function quietController(): AbortController {
+  const controller = new AbortController();
+  setMaxListeners(0, controller.signal);
+  return controller;
+}
 
 interface Group {
   calls: Set<{ call: () => void }>;
@@ -14,7 +22,17 @@ export function onAbort(signal: AbortSignal, call: () => void): () => void {
     const calls: Group['calls'] = new Set();
     const heard = (): void => {
       groups.delete(signal);
-      for (const each of [...calls]) if (calls.has(each)) each.call();
+      for (const each of [...calls]) {
+        if (!calls.has(each)) continue;
+        try {
+          each.call();
+        } catch (error) {
+          // As of a listener of its own: nobody else misses the signal for it.
+          process.nextTick(() => {
+            throw error;
+          });
+        }
+      }
     };
     group = { calls, heard };
     groups.set(signal, group);
