@@ -218,7 +218,8 @@ describe.each(durable)('the owner is killed, jobs in $kind', ({ shared: isShared
   it('[F103] outputs that are gone or changed are rendered again, the others are not', async () => {
     const scene = new Scene(create());
     const { ledger } = scene;
-    const render = '[ {chunkId} -lt 4 ] || [ -e gate ] || { echo "begin {jobId} {chunkId} {attempt} $$ 0" >> ledger; sleep 1000; }; echo "begin {jobId} {chunkId} {attempt} $$ 0" >> ledger; printf "out{chunkId}" > {outputFile}';
+    const render = '[ {chunkId} -lt 4 ] || [ -e gate ] || { echo "begin {jobId} {chunkId} {attempt} $$ 0" >> ledger; sleep 1000; }; echo "begin {jobId} {chunkId} {attempt} $$ 0" >> ledger; printf "out{chunkId}" > {outputFile}; touch -d @1500000000 {outputFile}';
+    const touched = 1_500_000_000;
     const spec = { id: 'render', chunks: [0, 1, 2, 3, 4].map((id) => ({ id, outputFile: `out-${id}`, argv: ['/bin/sh', '-c', render] })) };
     const owner = await scene.start();
     await owner.call('submitJob', spec, scene.options('a', { stitcher: there('concat'), outputFile: 'whole.txt' }));
@@ -228,9 +229,9 @@ describe.each(durable)('the owner is killed, jobs in $kind', ({ shared: isShared
     // A file store's next owner, and any other's, finds them as they are then.
     unlinkSync(ledger.file('out-0'));
     writeFileSync(ledger.file('out-1'), 'cut');
-    const { atime, mtimeMs } = statSync(ledger.file('out-2'));
+    utimesSync(ledger.file('out-1'), touched, touched);
     writeFileSync(ledger.file('out-2'), 'tuo2');
-    utimesSync(ledger.file('out-2'), atime, new Date(mtimeMs + 2000));
+    utimesSync(ledger.file('out-2'), touched, touched + 2);
     scene.openGate();
     await owner.kill();
     const next = await scene.start();
