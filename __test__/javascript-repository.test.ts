@@ -3,6 +3,7 @@ import {
   InMemoryJobRepository,
   JobExecutor,
   JobManager,
+  LocalWorkerAdapter,
   type Executor,
   type JobExecutionOptions,
   type JobRepository,
@@ -11,6 +12,7 @@ import {
 } from 'framewright';
 import { describe, expect, it, vi } from 'vitest';
 import { deferred } from './support/deferred.js';
+import { Folder } from './support/folder.js';
 import { open } from './support/managers.js';
 import { MapRepository } from './support/map-repository.js';
 import { OwnExecutor, chunkResult, whenAborted } from './support/own-executor.js';
@@ -59,6 +61,41 @@ describe('a repository written in plain JavaScript', () => {
     expect(kept.spec).toEqual(specOf(3));
     const versions = repository.saved.flatMap((job) => (job as Partial<JobStatus>).version ?? []);
     expect(versions).toEqual(versions.toSorted((a, b) => a - b));
+  });
+
+  it('[F84] [F103] knows finished chunks by their outputs: a resume renders none of them again', async () => {
+    const folder = new Folder();
+    const repository = new MapRepository();
+    const manager = open(repository, new JobExecutor(new LocalWorkerAdapter()));
+    const chunks = Array.from({ length: 8 }, (_, id) => ({ id, outputFile: `out-${id}`, argv: ['/bin/sh', '-c', 'echo $1 >> ran; echo $1 > "$0"', '{outputFile}', `${id}`] }));
+    const id = await manager.submitJob({ chunks, mergeCommand: 'test -e go' }, { jobDir: folder.path, concurrency: 4 });
+    expect((await manager.waitForJob(id)).failure?.code).toBe('MERGE_FAILED');
+    folder.write('go', '');
+    // Read back by another manager, from nothing but the texts.
+    await manager.close();
+    const next = open(new MapRepository(repository.records), new JobExecutor(new LocalWorkerAdapter()));
+    await next.resumeJob(id);
+    expect((await next.waitForJob(id)).state).toBe('completed');
+    expect(folder.lines('ran').toSorted()).toEqual(['0', '1', '2', '3', '4', '5', '6', '7']);
+  });
+
+  it.each([
+    ['a function', () => JobExecutor.fromFunction((_, { signal }) => whenAborted(signal))],
+    ['processes', () => new JobExecutor(new LocalWorkerAdapter())],
+  ])('[F83] [F121] has attempts that have begun, by %s, and a crash counts them', async (_, executor) => {
+    const repository = new MapRepository();
+    const manager = open(repository, executor());
+    const chunks = [0, 1, 2].map((id) => ({ id, command: 'sleep 1000' }));
+    const id = await manager.submitJob({ chunks }, { concurrency: 2, crashRetries: 0 });
+    await until(() => (JSON.parse(repository.records.get(id) ?? '{}') as Partial<JobStatus>).chunksByState?.running === 2);
+    expect((await manager.getJob(id))!.chunksByState).toEqual({ pending: 1, running: 2, completed: 0, failed: 0 });
+    // What another process would find had this one been killed now.
+    const next = open(new MapRepository(new Map(repository.records)), executor());
+    expect(await next.recoverJobs()).toEqual([id]);
+    const status = await next.waitForJob(id);
+    expect(status).toMatchObject({ state: 'failed', recoveries: [{ previousState: 'running' }] });
+    expect(status.error).toContain('died 1 times');
+    await manager.cancelJob(id);
   });
 
   it('[F11] submitJob resolves when the record is kept, and nothing runs before', async () => {

@@ -1,5 +1,5 @@
 /** What every repository promises: those in memory, the durable ones, and one of the user's. */
-import { SqliteJobRepository, type JobRepository, type JobStatus, type JobStatusInput } from 'framewright';
+import { JobExecutor, SqliteJobRepository, type JobRepository, type JobStatus, type JobStatusInput } from 'framewright';
 import { describe, expect, it } from 'vitest';
 import { deferred } from './support/deferred.js';
 import { open } from './support/managers.js';
@@ -44,6 +44,43 @@ describe.each(stores)('[F156] jobs in $kind', ({ kind, create }) => {
     expect((await rejection(manager.chunks(ids[2]!))).code).toBe('NOT_FOUND');
     expect(await repository.get('nobody')).toBeUndefined();
     await repository.delete('nobody');
+  });
+
+  it('[F125] progress is told after the start of what it tells of', async () => {
+    const manager = open(
+      await create().open(),
+      JobExecutor.fromFunction(async (_, { reportProgress }) => {
+        reportProgress(0.5);
+        await turn();
+        reportProgress(0.9);
+      }),
+    );
+    const events: string[] = [];
+    manager.on('event', (event) => events.push('chunkId' in event ? `${event.type} ${event.chunkId}` : event.type));
+    await manager.waitForJob(await manager.submitJob(specOf(2)));
+    expect(events.at(-1)).toBe('job.completed');
+    for (const chunk of [0, 1]) {
+      const told = events.filter((event) => event.endsWith(` ${chunk}`) && event !== `chunk.progress ${chunk}`);
+      expect(told).toEqual([`chunk.started ${chunk}`, `chunk.completed ${chunk}`]);
+      const first = events.indexOf(`chunk.progress ${chunk}`);
+      if (first >= 0) expect(first).toBeGreaterThan(events.indexOf(`chunk.started ${chunk}`));
+    }
+    for (const type of ['chunk.progress 0', 'chunk.progress 1', 'job.progress']) {
+      if (events.includes(type)) expect(events.indexOf(type)).toBeGreaterThan(events.indexOf('job.started'));
+    }
+  });
+
+  it('[F98] what is saved from outside while a job runs does not stop its counts', async () => {
+    const repository = await create().open();
+    const gate = deferred();
+    const manager = open(repository, JobExecutor.fromFunction(() => gate.promise));
+    const id = await manager.submitJob(specOf(3));
+    await nextEvent(manager, 'chunk.started');
+    if (kind !== "a repository of the user's") await repository.save({ ...(await repository.get(id))!, name: 'a name' });
+    gate.resolve();
+    const status = await manager.waitForJob(id);
+    expect(status).toMatchObject({ state: 'completed', progress: 100, completedChunks: 3, chunksByState: { completed: 3 } });
+    expect(status.logs).toHaveLength(3);
   });
 
   it('an id that exists is refused with DUPLICATE, and one that was deleted may be used again', async () => {

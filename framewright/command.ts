@@ -28,6 +28,13 @@ interface Place {
   whole: string;
 }
 
+/** An empty array of what arrays of strings are to V8; `[]` would be one of numbers. */
+function noWords(): string[] {
+  const words = [''];
+  words.length = 0;
+  return words;
+}
+
 /** Splits at spaces, into an array that may hold the words of another command. */
 function splitAtSpaces(words: string[], command: string): string[] {
   let count = 0;
@@ -93,8 +100,9 @@ export class Templates {
   program: string | undefined;
   /** The latest words with placeholders, by their places: mostly the next chunk has the same there. */
   readonly #known: ({ word: string; parts: (string | Place)[] } | undefined)[] = [];
-  #command: string | undefined;
-  #words: string[] = [];
+  // Of the kinds that they have later: code that V8 has compiled for those is thrown away at the first that differs.
+  #command = '';
+  #words = noWords();
 
   /** Arguments of a chunk, with values put in; its program is then `program`. */
   render(chunk: RenderJobChunk, values: Values): string[] {

@@ -52,6 +52,7 @@ type Notice =
   | { kind: 'changed'; id: string }
   | { kind: 'output'; ticket: number; chunkId: number; stderr: boolean; text: string }
   | ({ kind: 'chunk'; ticket: number; chunkId: number; completed: number; total: number } & WorkerResult)
+  | { kind: 'begun'; ticket: number }
   | { kind: 'recovered'; ticket: number; id: string; needs: string | null }
   | { kind: 'dropped'; ticket: number; kept: boolean }
   | { kind: 'lost'; id: string }
@@ -214,7 +215,7 @@ export class JobManager {
       },
       hear: () => this.#drain(),
       behind: (wake) => this.#behind.add(wake),
-      committed: (id) => this.#commits.of(id),
+      committed: (id) => (this.#outside ? this.#saver.flush(id) : this.#commits.of(id)),
       tell: () => {
         if (this.#events.active || !this.#watchers.isIdle) this.#drain();
       },
@@ -555,6 +556,11 @@ export class JobManager {
         this.#host.touched(run.id);
         return;
       }
+      case 'begun': {
+        const run = this.#runs.get(notice.ticket);
+        if (run) this.#host.touched(run.id);
+        return;
+      }
       case 'verify':
         void this.#verify(notice);
         return;
@@ -597,7 +603,7 @@ export class JobManager {
       if (error instanceof FramewrightError && error.code === 'NOT_FOUND') return;
       throw error;
     }
-    this.#waiting.set(ticket, { id, options: { ...written, ...kept }, wary: this.#durable !== undefined });
+    this.#waiting.set(ticket, { id, options: { ...written, ...kept }, wary: this.#durable !== undefined || this.#outside });
     this.#engine.queueUp(ticket);
     this.#schedule();
   }
@@ -669,7 +675,8 @@ export class JobManager {
     }
     let jobs: JobStatus[];
     try {
-      jobs = (await this.#patience.with(this.#repository.list())).map(complete);
+      const listed: (JobStatus | null | undefined)[] = await this.#patience.with(this.#repository.list());
+      jobs = listed.filter((job) => job !== null && job !== undefined).map(complete);
     } catch (error) {
       throw unavailable(error);
     }
@@ -914,7 +921,13 @@ export class JobManager {
       await this.#bring(id);
       if (this.#isActive(id)) continue;
       const ticket = this.#engine.takeHere(id);
-      if (ticket < 0) continue;
+      if (ticket < 0) {
+        // One that may not be tried again has failed with that.
+        if (this.#engine.state(id) !== 'failed') continue;
+        taken.push(id);
+        if (this.#saves) await this.#flushed(id);
+        continue;
+      }
       taken.push(id);
       this.#recovered(ticket, id, this.#engine.needs(ticket));
       if (this.#saves) this.#saver.request(id);

@@ -1,12 +1,18 @@
 /** What puts the outputs of a job's chunks together: its stitcher, or the command of its spec. */
-import { rm, stat } from 'node:fs/promises';
-import { resolve, sep } from 'node:path';
+import { randomUUID } from 'node:crypto';
+import { mkdir, rm, stat } from 'node:fs/promises';
+import { dirname, resolve, sep } from 'node:path';
 import type { Engine } from './binding.js';
-import { FramewrightError, aborted, infoOf } from './errors.js';
-import { LocalWorkerAdapter } from './local-adapter.js';
+import { FramewrightError, aborted, infoOf, typed } from './errors.js';
+import { LocalWorkerAdapter, processSettings } from './local-adapter.js';
+import binding from './native.js';
+import { checkInside, verification } from './outputs.js';
 import { exitCodeOf, textOf } from './results.js';
 import { stitcherKind } from './stitchers.js';
 import type { JobErrorInfo, JobExecutionOptions, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
+
+/** A name of many files: tools put a number in. */
+const PATTERN = /%\d*d|#/;
 
 /** Whose chunks are merged. */
 export interface Merging {
@@ -34,28 +40,59 @@ export async function merge(merging: Merging, signal: AbortSignal): Promise<Merg
   const { options } = merging;
   const { stitcher } = options;
   const path = options.outputFile === undefined ? undefined : resolve(options.jobDir ?? '', options.outputFile);
+  await checkInside(options.outputFile, options);
   const stitched = stitcher !== undefined && path !== undefined;
   if (stitched) {
     const files = inputsOf(merging);
     // No tool of ours can make a video of nothing; what a stitcher of the user's does is its own affair.
     if (files.length === 0 && stitcherKind(stitcher) !== 'custom') return undefined;
     await stitcher.stitch(files, path, { signal });
-  } else if (!(await runCommand(merging, signal))) {
+  } else if (!(await runCommand(merging, path, signal))) {
     return undefined;
   }
   const found = path === undefined ? undefined : await stat(path).catch(() => undefined);
   if (signal.aborted) throw aborted('The merge was stopped', signal);
-  if (stitched && !found) throw new FramewrightError('MERGE_FAILED', `Merge failed: ${path} is not there`);
+  // Where outputs are not looked at, a stitcher of the user's may have put it elsewhere.
+  const sure = stitched && (stitcherKind(stitcher) !== 'custom' || verification(options) !== 'none');
+  if (sure && !found) throw new FramewrightError('MERGE_FAILED', `Merge failed: ${path} is not there`);
   return path !== undefined && found ? { path, bytes: found.size, whole: found.isDirectory() || found.size > 0 } : undefined;
 }
 
-/** Runs the spec's merge command; gives whether there is one. */
-async function runCommand({ id, engine, owner, options, adapter }: Merging, signal: AbortSignal): Promise<boolean> {
-  const { outputFile, jobDir } = options;
+/** Runs the spec's merge command, whose output is to be at `path`; gives whether there is one. */
+async function runCommand(merging: Merging, path: string | undefined, signal: AbortSignal): Promise<boolean> {
+  const { id, engine, options, adapter } = merging;
   const words = engine.mergeCommand(id) ?? [];
-  const [program, ...args] = words.map((word) => word.replaceAll('{jobId}', () => id).replaceAll('{outputFile}', () => outputFile ?? '{outputFile}'));
-  if (program === undefined) return false;
+  if (words.length === 0) return false;
   const runner = options.mergeAdapter ?? adapter ?? new LocalWorkerAdapter();
+  const { outputFile, jobDir } = options;
+  const ours = processSettings(runner) !== undefined;
+  if (ours && jobDir !== undefined) await mkdir(resolve(jobDir), { recursive: true });
+  if (ours && path !== undefined) await mkdir(dirname(path), { recursive: true });
+  const named = words.some((word) => word.includes('{outputFile}'));
+  if (!ours || !named || path === undefined || outputFile === undefined || PATTERN.test(outputFile)) {
+    await callRunner(merging, runner, words, outputFile, signal);
+    return true;
+  }
+  // As of chunks: written under another name, and renamed once it is whole.
+  const tag = randomUUID().slice(0, 8);
+  const temporary = binding.temporaryBeside(path, tag);
+  try {
+    await callRunner(merging, runner, words, binding.temporaryBeside(outputFile, tag), signal);
+    const written = await stat(temporary).catch(() => undefined);
+    if (signal.aborted) throw aborted('The merge was stopped', signal);
+    if (written?.isFile()) await binding.publishFile(temporary, path);
+    return true;
+  } catch (error) {
+    throw typed(error);
+  } finally {
+    await rm(temporary, { force: true, recursive: true });
+  }
+}
+
+async function callRunner(merging: Merging, runner: WorkerAdapter, words: string[], outputFile: string | undefined, signal: AbortSignal): Promise<void> {
+  const { id, engine, owner, options } = merging;
+  const { jobDir } = options;
+  const [program = '', ...args] = words.map((word) => word.replaceAll('{jobId}', () => id).replaceAll('{outputFile}', () => outputFile ?? '{outputFile}'));
   const job: WorkerJob = {
     command: program,
     args,
@@ -69,7 +106,6 @@ async function runCommand({ id, engine, owner, options, adapter }: Merging, sign
   const { exitCode, stderr } = done as WorkerResult;
   const ended = typeof done?.signal === 'string' ? done.signal : undefined;
   if (exitCode !== 0) throw new CommandFailed(engine.mergeExitError(exitCodeOf(exitCode), ended, textOf(stderr)));
-  return true;
 }
 
 /** Removes the chunk files, once the merge of them counts. */

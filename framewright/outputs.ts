@@ -11,9 +11,8 @@ export function verification(options: JobExecutionOptions): NonNullable<JobExecu
   return verifyOutput ?? (stitcher && outputFile && merge !== false && skipMerge !== true ? 'nonempty' : 'none');
 }
 
-/** Where outputs must stay in the job's folder, links are followed before a chunk runs. */
-export async function checkInside(chunk: RenderJobChunk, options: JobExecutionOptions): Promise<void> {
-  const { outputFile } = chunk as Partial<RenderJobChunk>;
+/** Where outputs must stay in the job's folder, links are followed before anything writes there. */
+export async function checkInside(outputFile: string | undefined, options: JobExecutionOptions): Promise<void> {
   if (options.allowOutsidePaths !== false || outputFile === undefined) return;
   try {
     await binding.checkInside(resolve(options.jobDir ?? '', outputFile), resolve(options.jobDir ?? ''));

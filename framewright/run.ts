@@ -480,95 +480,135 @@ export class JobRun {
     this.#turning = undefined;
   }
 
+  /**
+   * Chunk after chunk, until there is none for it. What is rare stands in methods of its own: V8 compiles the loop while the
+   * first chunks run, and all that is in it takes part in that.
+   */
   async #loop(run: ChunkFunction, options: JobExecutionOptions, total: number, first?: number): Promise<void> {
-    const engine = this.#engine;
     const { ticket } = this;
     const { number } = this.host;
     const careful = this.#careful;
+    const signal = this.lone ? undefined : this.signal;
     // Where nobody else is told of a chunk, the engine may end the run with the last one.
-    const ends = this.held || options.onChunkComplete || options.onProgress || this.host.saves() ? 0 : this.number;
+    const saves = this.host.saves();
+    const ends = this.held || options.onChunkComplete || options.onProgress || saves ? 0 : this.number;
     let next = first ?? nextChunk(number, ticket);
     for (;;) {
       this.#taken += 1;
-      if (this.#turning || (this.#taken % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS)) {
-        await (this.#turning ??= this.#turn());
-        if (this.over) return;
-        if (this.aborted && next >= 0) {
-          engine.stopped(ticket, next >>> 0, Math.floor(next / SHIFT));
-          return;
-        }
-      }
-      if (next < 0) {
-        if (next !== WAIT) return;
-        if (engine.isBehind()) await this.#catchUp();
-        else await this.#rest(engine.waitMs(ticket));
-        next = nextChunk(number, ticket);
-        continue;
+      const late = this.#taken % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS;
+      if (next < 0 || late || this.wary || this.#turning) {
+        next = await this.#attend(next, late);
+        if (next < 0) return;
       }
       const index = next >>> 0;
       const attempt = Math.floor(next / SHIFT);
-      if (this.wary) {
-        await this.#counted();
-        if (this.over) return;
-        if (this.aborted) {
-          engine.stopped(ticket, index, attempt);
+      const chunk = this.chunk(index);
+      if (saves) this.host.touched(this.id);
+      const begun = clock();
+      let result: WorkerResult;
+      let silent: boolean;
+      try {
+        result = await (careful ? this.#carefully(run, chunk, index, attempt, options) : run(chunk, this, attempt, signal, index));
+        silent = (result as WorkerResult | null | undefined)?.exitCode === 0 && !result.stdout && !result.stderr;
+      } catch (error) {
+        next = this.#failed(index, attempt, chunk, error);
+        continue;
+      }
+      if (silent && !this.over) {
+        next = completeChunk(number, ticket, ends, index, attempt, durationOf(result, begun));
+        if (next < ENDED) {
+          this.finish(next - ENDED);
           return;
         }
+        this.#done(chunk, result, options, total);
+      } else {
+        next = this.#settle(index, attempt, chunk, result, begun, options, total);
       }
-      const chunk = this.chunk(index);
-      const begun = clock();
-      let watch: Watch | undefined;
-      let result: WorkerResult;
-      try {
-        if (careful) {
-          watch = this.#watch(chunk, attempt, options);
-          const { signal } = watch;
-          await checkInside(chunk, options);
-          if (signal.aborted) throw aborted('The chunk was not begun', signal);
-          const work = Promise.resolve(run(chunk, this, attempt, signal, index)).then(async (done) => {
-            await checkOutput(chunk, options, done);
-            return done;
-          });
-          result = await this.#watched(work, watch);
-        } else {
-          result = await run(chunk, this, attempt, undefined, index);
-        }
-        if (typeof result !== 'object' || (result as unknown) === null || !Number.isInteger(result.exitCode)) {
-          throw new TypeError('the adapter gave no result with an exitCode');
-        }
-      } catch (error) {
-        next = this.#failed(index, attempt, chunk, watch?.expired, error);
-        continue;
-      } finally {
-        if (watch) this.#unwatch(chunk, watch);
-      }
-      if (this.over) {
-        this.host.warn(this.id, `A late report was refused: chunk ${chunk.id} ended after its run`);
-        return;
-      }
-      if (result.stdout || result.stderr) engine.keepLog(ticket, index, attempt, textOf(result.stdout), textOf(result.stderr));
-      if (result.exitCode !== 0) {
-        const signal = typeof result.signal === 'string' ? result.signal : undefined;
-        next = engine.failExit(ticket, index, attempt, chunk.id, exitCodeOf(result.exitCode), signal, textOf(result.stderr));
-        this.host.touched(this.id);
-        if (next < 0) this.host.hear();
-        continue;
-      }
-      const { stdout, stderr } = result;
-      const durationMs = typeof result.durationMs === 'number' && result.durationMs >= 0 && result.durationMs < Infinity ? result.durationMs : clock() - begun;
-      next =
-        stdout || stderr
-          ? engine.completeWith(ticket, index, attempt, durationMs, textOf(stdout), textOf(stderr))
-          : completeChunk(number, ticket, ends, index, attempt, durationMs);
-      if (next < ENDED) {
-        this.finish(next - ENDED);
-        return;
-      }
-      this.#completed += 1;
-      this.host.touched(this.id);
-      if (options.onChunkComplete) this.call('onChunkComplete', options.onChunkComplete, chunk.id, result);
-      if (options.onProgress) this.call('onProgress', options.onProgress, this.#completed, total);
     }
+  }
+
+  /** Sees to what comes before a chunk: everything else's turn, a wait, the count of its attempt. Gives the chunk; below 0: the loop ends. */
+  async #attend(found: number, late: boolean): Promise<number> {
+    const engine = this.#engine;
+    let next = found;
+    if (late) this.#turning ??= this.#turn();
+    for (;;) {
+      if (this.#turning) {
+        await this.#turning;
+        if (this.over || this.#isStopped(next)) return -1;
+      }
+      if (next !== WAIT) break;
+      if (engine.isBehind()) await this.#catchUp();
+      else await this.#rest(engine.waitMs(this.ticket));
+      next = nextChunk(this.host.number, this.ticket);
+    }
+    if (next >= 0 && this.wary) {
+      await this.#counted();
+      if (this.over || this.#isStopped(next)) return -1;
+    }
+    return next;
+  }
+
+  /** Gives a chunk back that was taken and is not to begin any more; gives whether it was. */
+  #isStopped(next: number): boolean {
+    if (next < 0 || !this.aborted) return false;
+    this.#engine.stopped(this.ticket, next >>> 0, Math.floor(next / SHIFT));
+    return true;
+  }
+
+  /** Runs a chunk within its limits, and looks at its output. */
+  async #carefully(run: ChunkFunction, chunk: RenderJobChunk, index: number, attempt: number, options: JobExecutionOptions): Promise<WorkerResult> {
+    const watch = this.#watch(chunk, attempt, options);
+    const { signal } = watch;
+    try {
+      await checkInside((chunk as Partial<RenderJobChunk>).outputFile, options);
+      if (signal.aborted) throw aborted('The chunk was not begun', signal);
+      const work = Promise.resolve(run(chunk, this, attempt, signal, index)).then(async (done) => {
+        await checkOutput(chunk, options, done);
+        return done;
+      });
+      // One that does not stop then is given up after the grace.
+      const result = await patiently(work, signal, this.host.abortGraceMs);
+      if (watch.expired) throw aborted(watch.expired.message, signal);
+      return result;
+    } catch (error) {
+      throw watch.expired ? new Expired(watch.expired, error) : error;
+    } finally {
+      this.#unwatch(chunk, watch);
+    }
+  }
+
+  /** What comes of a result with output, of a bad one, and of one that comes too late; gives the next chunk. */
+  #settle(index: number, attempt: number, chunk: RenderJobChunk, result: WorkerResult, begun: number, options: JobExecutionOptions, total: number): number {
+    const engine = this.#engine;
+    const { ticket } = this;
+    if (typeof result !== 'object' || (result as unknown) === null || !Number.isInteger(result.exitCode)) {
+      return this.#failed(index, attempt, chunk, new TypeError('the adapter gave no result with an exitCode'));
+    }
+    if (this.over) {
+      this.host.warn(this.id, `A late report was refused: chunk ${chunk.id} ended after its run`);
+      return -1;
+    }
+    const [stdout, stderr] = [textOf(result.stdout), textOf(result.stderr)];
+    if (result.stdout || result.stderr) engine.keepLog(ticket, index, attempt, stdout, stderr);
+    if (result.exitCode !== 0) {
+      const signal = typeof result.signal === 'string' ? result.signal : undefined;
+      const next = engine.failExit(ticket, index, attempt, chunk.id, exitCodeOf(result.exitCode), signal, stderr);
+      this.host.touched(this.id);
+      if (next < 0) this.host.hear();
+      return next;
+    }
+    const next = engine.completeWith(ticket, index, attempt, durationOf(result, begun), stdout, stderr);
+    this.#done(chunk, result, options, total);
+    return next;
+  }
+
+  /** A chunk is completed. */
+  #done(chunk: RenderJobChunk, result: WorkerResult, options: JobExecutionOptions, total: number): void {
+    this.#completed += 1;
+    this.host.touched(this.id);
+    if (options.onChunkComplete) this.call('onChunkComplete', options.onChunkComplete, chunk.id, result);
+    if (options.onProgress) this.call('onProgress', options.onProgress, this.#completed, total);
   }
 
   /** Waits until an attempt is counted, where a chunk may be what killed the owner before. */
@@ -578,8 +618,9 @@ export class JobRun {
   }
 
   /** Gives the next chunk after an attempt that did not end with a result. */
-  #failed(index: number, attempt: number, chunk: RenderJobChunk, expired: JobErrorInfo | undefined, error: unknown): number {
+  #failed(index: number, attempt: number, chunk: RenderJobChunk, thrown: unknown): number {
     const engine = this.#engine;
+    const { info: expired, error } = thrown instanceof Expired ? thrown : { info: undefined, error: thrown };
     if (this.over) {
       this.host.warn(this.id, `A late report was refused: chunk ${chunk.id} ended after its run`, error);
       return -1;
@@ -628,13 +669,6 @@ export class JobRun {
   #unwatch(chunk: RenderJobChunk, watch: Watch): void {
     watch.end();
     if (this.#watches?.get(chunk) === watch) this.#watches.delete(chunk);
-  }
-
-  /** Waits for a chunk whose time may run out; one that does not stop then is given up after the grace. */
-  async #watched(work: Promise<WorkerResult>, watch: Watch): Promise<WorkerResult> {
-    const result = await patiently(work, watch.signal, this.host.abortGraceMs);
-    if (watch.expired) throw aborted(watch.expired.message, watch.signal);
-    return result;
   }
 
   /** What the engine's driver tells of a finished chunk. */
@@ -711,6 +745,19 @@ export class JobRun {
     });
   }
 
+}
+
+/** How long a chunk took: what its adapter says, if that can be. */
+function durationOf({ durationMs }: WorkerResult, begun: number): number {
+  return typeof durationMs === 'number' && durationMs >= 0 && durationMs < Infinity ? durationMs : clock() - begun;
+}
+
+/** What a chunk threw whose time had run out. */
+class Expired {
+  constructor(
+    readonly info: JobErrorInfo,
+    readonly error: unknown,
+  ) {}
 }
 
 /** The latest run of a manager that somebody watches: it knows what the user's code threw. */

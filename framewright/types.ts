@@ -260,7 +260,7 @@ export interface JobExecutionOptions {
    * run and merge; a file that was copied or touched counts as unchanged.
    */
   hashOutputs?: boolean;
-  /** May `outputFile` be absolute or leave `jobDir`? Default true; the command line defaults to false. */
+  /** May `outputFile`, of chunks and of the merge, be absolute or leave `jobDir`? Default true; the command line defaults to false. */
   allowOutsidePaths?: boolean;
   env?: Record<string, string>;
   onProgress?: (completedChunks: number, totalChunks: number) => void;

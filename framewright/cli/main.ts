@@ -15,7 +15,8 @@ const BAD_INPUT = 2;
 // Who reads no further (`| head`) wants no more of it.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
-  throw error;
+  process.stderr.write(`framewright: stdout can't be written: ${error.message}\n`);
+  process.exit(FAILED);
 });
 
 async function perform(args: Arguments): Promise<number> {

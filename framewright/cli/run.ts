@@ -308,7 +308,8 @@ class Run {
       if (!this.args.json) this.line.print(this.summary(status));
       return 0;
     }
-    const goesOn = `${status?.completedChunks ?? 0} of ${count(status?.totalChunks ?? this.chunks.length, 'chunk')} kept; go on with: ${sameCommand()}`;
+    const done = `${status?.completedChunks ?? 0} of ${count(status?.totalChunks ?? this.chunks.length, 'chunk')}`;
+    const goesOn = this.args.store === 'memory:' ? `${done} done, nothing kept; again: ${sameCommand()}` : `${done} kept; go on with: ${sameCommand()}`;
     if (this.interruptedBy !== undefined) {
       this.note(`interrupted, ${goesOn}`);
       return INTERRUPTED;

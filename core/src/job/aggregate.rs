@@ -310,6 +310,17 @@ impl Job {
             JobEvent::Updated | JobEvent::Deleted | JobEvent::Warning { .. } | JobEvent::LeaseLost { .. } => {}
             JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. } => {}
         }
+        let counted = matches!(
+            event,
+            JobEvent::ChunkStarted { .. }
+                | JobEvent::ChunkCompleted { .. }
+                | JobEvent::ChunkFailed { .. }
+                | JobEvent::ChunkReopened { .. }
+                | JobEvent::Completed { .. }
+        );
+        if counted {
+            self.count_again();
+        }
         self.updated_at = now;
         let beside = matches!(event, JobEvent::Warning { .. } | JobEvent::LeaseLost { .. } | JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. });
         if !beside {
@@ -328,6 +339,13 @@ impl Job {
         self.owner = None;
     }
 
+    /// What was saved from outside in place of our counts is out of date once they move on.
+    pub fn count_again(&mut self) {
+        if let Some(extras) = &mut self.extras {
+            extras.shown = None;
+        }
+    }
+
     /// A chunk that an executor of the user's reports as done: the attempt it must have made is counted, too.
     pub fn reported_attempt(&self, index: u32) -> u32 {
         self.rows.get(index).attempt + 1
@@ -339,6 +357,7 @@ impl Job {
             return;
         }
         self.reported = self.reported.max(completed.min(self.rows.total().max(total)));
+        self.count_again();
         self.updated_at = now;
         let by_count = 100.0 * (f64::from(completed) / f64::from(total)).min(1.0);
         // Where chunks are reported too, their frames tell more than the number.

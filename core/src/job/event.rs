@@ -164,6 +164,20 @@ impl JobEvent {
         )
     }
 
+    /// Whether the event only tells how far something is.
+    pub const fn is_progress(&self) -> bool {
+        matches!(self, JobEvent::Progress { .. } | JobEvent::ChunkProgress { .. })
+    }
+
+    /// Whether the event is progress that makes an earlier one of no interest.
+    pub fn replaces(&self, old: &JobEvent) -> bool {
+        match (self, old) {
+            (JobEvent::Progress { .. }, JobEvent::Progress { .. }) => true,
+            (JobEvent::ChunkProgress { chunk_id, .. }, JobEvent::ChunkProgress { chunk_id: other, .. }) => chunk_id == other,
+            _ => false,
+        }
+    }
+
     /// The public type, for example `job.submitted`; `None` for what users do not see.
     pub const fn type_name(&self) -> Option<&'static str> {
         Some(match self {

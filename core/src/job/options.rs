@@ -315,6 +315,9 @@ impl Options {
         {
             options.retry = RetryPolicy::Fixed { delay_ms, jitter: 0.0 };
         }
+        if let Some(output) = options.output_file.as_deref().filter(|output| !options.allow_outside_paths && !super::spec::stays_inside(output)) {
+            issues.push(Issue::new("outputFile", format!("must stay inside of jobDir, got {output:?}")));
+        }
         if !issues.is_empty() {
             return Err(Error::invalid("options", issues));
         }

@@ -48,15 +48,31 @@ pub struct Stamp {
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum KeptStamp {
-    Seen(u64, i64),
-    Hashed(u64, i64, Box<str>),
+    Seen(u64, Nanoseconds),
+    Hashed(u64, Nanoseconds, Box<str>),
+}
+
+/// A time as digits: a store behind JavaScript would round the number.
+struct Nanoseconds(i64);
+
+impl Serialize for Nanoseconds {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Nanoseconds {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        digits.parse().map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 impl From<KeptStamp> for Stamp {
     fn from(kept: KeptStamp) -> Self {
         let (bytes, modified, sha256) = match kept {
-            KeptStamp::Seen(bytes, modified) => (bytes, modified, None),
-            KeptStamp::Hashed(bytes, modified, sha256) => (bytes, modified, Some(sha256)),
+            KeptStamp::Seen(bytes, modified) => (bytes, modified.0, None),
+            KeptStamp::Hashed(bytes, modified, sha256) => (bytes, modified.0, Some(sha256)),
         };
         Self { bytes, modified, sha256 }
     }
@@ -65,6 +81,7 @@ impl From<KeptStamp> for Stamp {
 impl From<Stamp> for KeptStamp {
     fn from(stamp: Stamp) -> Self {
         let Stamp { bytes, modified, sha256 } = stamp;
+        let modified = Nanoseconds(modified);
         match sha256 {
             None => Self::Seen(bytes, modified),
             Some(sha256) => Self::Hashed(bytes, modified, sha256),

@@ -451,8 +451,9 @@ impl SpecBuilder {
         if chunk.frame_step == Some(0) {
             self.issue(at("frameStep"), "must be an integer of 1 or more, got 0");
         }
-        if [chunk.start_frame, chunk.frame_count, chunk.frame_step].into_iter().flatten().any(|n| n > MAX_SAFE) {
-            self.issue(format!("chunks[{position}]"), "has a number that a double does not hold exactly");
+        let numbers = [("startFrame", chunk.start_frame), ("frameCount", chunk.frame_count), ("frameStep", chunk.frame_step)];
+        if let Some((name, _)) = numbers.into_iter().find(|(_, number)| number.is_some_and(|number| number > MAX_SAFE)) {
+            self.issue(at(name), "must be an integer that a double holds exactly");
         } else if end_frame(chunk.start_frame, chunk.frame_count, chunk.frame_step).is_some_and(|end| end > MAX_SAFE) {
             self.issue(at("frameCount"), "leads to an end frame that a double does not hold exactly");
         }

@@ -417,6 +417,7 @@ impl Manager {
 
     /// The store has a job as far as `kept` says: who waited for that hears it, and a job that nobody works on leaves the cache.
     fn caught_up(&self, slot: &mut Slot, cell: &Arc<Cell>) {
+        self.repository.tell_progress(slot, now_ms());
         let Some(kept) = &mut slot.kept else { return };
         for (version, ack) in std::mem::take(&mut kept.acks) {
             if version <= kept.version {
@@ -506,6 +507,9 @@ impl Manager {
                     job.replace_public(theirs, now_ms());
                     if running && theirs_state != state {
                         job.state = state;
+                    }
+                    if running && state != JobState::Pending {
+                        job.count_again();
                     }
                     job.version = version;
                 }

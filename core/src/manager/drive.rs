@@ -29,7 +29,7 @@ pub struct ProcessDriver {
     pub process: ProcessOptions,
     /// Hand pieces of output over as [`Notice::Output`].
     pub tell_output: bool,
-    /// Hand finished chunks over as [`Notice::Chunk`].
+    /// Tell of chunks as [`Notice::Begun`] and [`Notice::Chunk`].
     pub tell_chunks: bool,
 }
 
@@ -187,7 +187,7 @@ impl Driven {
         };
         // Written under another name and renamed once it is whole: a failed attempt leaves nothing behind.
         let named = words.iter().any(|word| placeholder::mentions(word, "outputFile"));
-        let temporary = chunk.output_file.as_ref().filter(|_| named).map(|output| {
+        let temporary = chunk.output_file.as_ref().filter(|output| named && !is_pattern(output)).map(|output| {
             let tag = format!("{}-{}", attempt, &uuid::Uuid::new_v4().simple().to_string()[..8]);
             temporary_beside(Path::new(output), &tag).to_string_lossy().into_owned()
         });
@@ -215,7 +215,15 @@ impl Driven {
         let file = temporary.as_ref().map(|output| self.resolve(output)).or_else(|| final_file.clone());
         if let Some(final_file) = &final_file {
             let (path, folder, inside) = (final_file.clone(), self.resolve(""), !self.options.allow_outside_paths);
-            let prepared = tokio::task::spawn_blocking(move || prepare_folder(&path, &folder, inside)).await;
+            let again = attempt > 1 && temporary.is_some();
+            let prepare = move || {
+                prepare_folder(&path, &folder, inside)?;
+                if again {
+                    remove_leftovers(&path, attempt);
+                }
+                Ok::<(), String>(())
+            };
+            let prepared = tokio::task::spawn_blocking(prepare).await;
             if let Ok(Err(message)) = prepared {
                 return fatal(ErrorCode::Validation, format!("Chunk {} failed: outputFile {message}", chunk.id));
             }
@@ -223,6 +231,9 @@ impl Driven {
         if self.manager.durable.is_some() && (self.manager.cell_committed(&self.entry.cell).await.is_err() || self.entry.cell.lock().is_gone()) {
             // A process that nobody would know of is not started: its attempt has to be counted, whatever it does to us.
             return Outcome::Stopped;
+        }
+        if self.driver.tell_chunks {
+            self.manager.notices.push(Notice::Begun { ticket });
         }
         let until = self.options.timeouts.chunk_ms.map(|limit| tokio::time::Instant::now() + duration(limit));
         let outcome = self.watched(ticket, index, attempt, chunk, spec).await;
@@ -373,7 +384,7 @@ impl Driven {
             }
             match found {
                 Ok(meta) if renamed && meta.is_file() => publish(&from, &to).map(|_| ()),
-                Ok(_) if renamed => std::fs::rename(&from, &to),
+                Ok(_) if renamed => put_folder(&from, &to),
                 _ => Ok(()),
             }
             .map_err(|error| format!("its output {} can't be put in place: {error}", to.display()))?;
@@ -448,7 +459,9 @@ fn duration(ms: f64) -> Duration {
 pub fn check_inside(file: &Path, job_folder: &Path) -> Result<(), String> {
     let or_here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
     let real = |path: &Path| std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()));
-    let root = real(&or_here(job_folder))?;
+    let root = or_here(job_folder);
+    std::fs::create_dir_all(&root).map_err(|error| format!("{}: it can't be made: {error}", root.display()))?;
+    let root = real(&root)?;
     // The deepest thing that exists decides: what is made below it can't lead out.
     let existing = file.ancestors().map(or_here).find(|path| path.symlink_metadata().is_ok()).unwrap_or_else(|| PathBuf::from("."));
     // A link that leads nowhere yet would be written through.
@@ -467,6 +480,48 @@ fn prepare_folder(file: &Path, job_folder: &Path, inside: bool) -> Result<(), St
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: its folder can't be made: {error}", file.display()))
 }
 
+/// Gives a folder its name, in place of what is there.
+fn put_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    if to.symlink_metadata().is_err() {
+        return std::fs::rename(from, to);
+    }
+    let old = temporary_beside(to, &format!("old-{}", uuid::Uuid::new_v4().simple()));
+    std::fs::rename(to, &old)?;
+    if let Err(error) = std::fs::rename(from, to) {
+        let _ = std::fs::rename(&old, to);
+        return Err(error);
+    }
+    remove_blocking(&old);
+    Ok(())
+}
+
+/// Whether tools write many files by this name: they put a number in (`frame-%04d.png`, `frame-####`).
+fn is_pattern(output: &str) -> bool {
+    let numbered = |rest: &str| rest.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('d');
+    output.contains('#') || output.split('%').skip(1).any(numbered)
+}
+
+/// Removes what attempts before this one left beside an output: they were killed together with who would have done it.
+fn remove_leftovers(output: &Path, attempt: u32) {
+    let Some(folder) = output.parent() else { return };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let part = |name: Option<&std::ffi::OsStr>| name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let begin = format!(".{}.", part(output.file_stem()));
+    let end = output.extension().map_or(".partial".to_owned(), |extension| format!(".partial.{}", extension.to_string_lossy()));
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(tag) = name.to_str().and_then(|name| name.strip_prefix(&*begin)?.strip_suffix(&*end)) else { continue };
+        let Some((number, id)) = tag.split_once('-') else { continue };
+        if number.parse::<u32>().is_ok_and(|number| number < attempt) && id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            remove_blocking(&entry.path());
+        }
+    }
+}
+
+fn remove_blocking(path: &Path) {
+    let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+}
+
 async fn remove(path: PathBuf) {
-    let _ = tokio::task::spawn_blocking(move || if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }).await;
+    let _ = tokio::task::spawn_blocking(move || remove_blocking(&path)).await;
 }

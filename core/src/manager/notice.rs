@@ -57,6 +57,11 @@ pub enum Notice {
         /// Kept output.
         stderr: String,
     },
+    /// A chunk begins.
+    Begun {
+        /// The job's ticket.
+        ticket: u32,
+    },
     /// The user's function has to look at an output.
     Verify {
         /// The job's ticket.

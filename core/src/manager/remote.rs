@@ -226,12 +226,12 @@ impl Manager {
             // Another's by now, it is asked for there.
             return Ok(self.delete_owned(durable, &entry.cell).await.then_some(Controlled::Done));
         }
-        let Some(controlled) = self.control_now(&entry.cell.id, control, ask, strict)? else { return Ok(None) };
-        if controlled == Controlled::Done {
-            let id = entry.cell.id.to_string();
-            self.committed(&id).await?;
+        let answer = self.control_now(&entry.cell.id, control, ask, strict);
+        if !matches!(answer, Ok(None | Some(Controlled::Stopping))) {
+            // Also where the job has ended before: whoever is told so must find it so, whatever happens to this process.
+            self.cell_committed(&entry.cell).await?;
         }
-        Ok(Some(controlled))
+        answer
     }
 
     /// Whether nobody works on a job, or only one who is gone: then it belongs to this manager now.

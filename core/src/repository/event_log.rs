@@ -38,7 +38,8 @@ enum Content {
 }
 
 impl Logged {
-    fn is_kept(&self) -> bool {
+    /// Whether it gets a number and is kept.
+    pub fn is_kept(&self) -> bool {
         match &self.content {
             Content::Own(event) => event.is_kept(),
             Content::Stored(_) => true,
@@ -142,7 +143,7 @@ impl Inner {
     /// Progress is a state: what it replaces is taken out, so that it never fills the log.
     fn forget_older(&mut self, job: &Arc<str>, event: &JobEvent) {
         let recent = self.entries.iter().rev().take(LOOK_BACK).take_while(|entry| !entry.is_kept());
-        let same = |entry: &Logged| entry.job == *job && matches!(&entry.content, Content::Own(old) if replaces(event, old));
+        let same = |entry: &Logged| entry.job == *job && matches!(&entry.content, Content::Own(old) if event.replaces(old));
         if let Some(back) = recent.into_iter().position(same) {
             self.entries.remove(self.entries.len() - 1 - back);
         }
@@ -366,14 +367,6 @@ impl EventLog {
         }
         out.push(']');
         Ok(place)
-    }
-}
-
-fn replaces(new: &JobEvent, old: &JobEvent) -> bool {
-    match (new, old) {
-        (JobEvent::Progress { .. }, JobEvent::Progress { .. }) => true,
-        (JobEvent::ChunkProgress { chunk_id, .. }, JobEvent::ChunkProgress { chunk_id: other, .. }) => chunk_id == other,
-        _ => false,
     }
 }
 

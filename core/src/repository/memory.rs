@@ -22,7 +22,7 @@ use super::logs::Logs;
 use crate::job::record::{Incoming, read_status, write_record};
 use crate::job::state::Request;
 use crate::job::status::{Live, write_status};
-use crate::job::{Error, ErrorCode, Job, JobEvent, JobState, Options, Spec};
+use crate::job::{ChunkState, Error, ErrorCode, Job, JobEvent, JobState, Options, Spec};
 
 /// The clock of records: milliseconds since the epoch, whole.
 pub fn now_ms() -> f64 {
@@ -101,6 +101,8 @@ pub struct Kept {
     pub acks: Vec<(u64, Ack)>,
     /// It waits to be written.
     pub queued: bool,
+    /// Progress that is told once the store has what came before it, by versions.
+    pub later: Vec<(u64, JobEvent)>,
 }
 
 /// Somebody who waits for a commit, and is told once how it went. Whoever is not told any more hears CLOSED.
@@ -147,6 +149,7 @@ impl Kept {
             refused: None,
             acks: Vec::new(),
             queued: false,
+            later: Vec::new(),
         }
     }
 
@@ -256,6 +259,28 @@ impl Slot {
         if !watchers.iter().any(|known| known.ptr_eq(&watcher)) {
             watchers.push(watcher);
         }
+    }
+
+    /// Whether there are events that the store does not have yet.
+    fn is_ahead(&mut self) -> Result<bool, Error> {
+        let version = self.job()?.version;
+        Ok(self.held.is_some() || self.kept.as_ref().is_some_and(|kept| kept.version < version))
+    }
+
+    /// Keeps progress until the events before it are told: of one kind the latest. Gives whether it waits with them, as one more.
+    fn tell_later(&mut self, event: JobEvent, now: f64) -> Result<bool, Error> {
+        let version = self.job()?.version;
+        if let Some(kept) = &mut self.kept {
+            kept.later.retain(|(known, other)| *known < version || !event.replaces(other));
+            kept.later.push((version, event));
+            return Ok(false);
+        }
+        // The progress of a job is told with its chunks.
+        let logged = if matches!(event, JobEvent::ChunkProgress { .. }) { Logged::of(self.job()?, event, now) } else { None };
+        let (Some(logged), Some(held)) = (logged, &mut self.held) else { return Ok(false) };
+        let replaced = held.pop_if(|(_, last)| !last.is_kept()).is_some();
+        held.push((version, logged));
+        Ok(!replaced)
     }
 
     /// Takes the events that wait for their commit.
@@ -443,8 +468,11 @@ impl MemoryRepository {
                 self.changes.waiting.fetch_add(1, Ordering::Relaxed);
                 slot.held.get_or_insert_default().push((version, logged));
             }
-        } else if !(matches!(event, JobEvent::Progress { .. }) && slot.held.is_some()) {
-            // Where events wait, the progress that they tell is not overtaken by a later one.
+        } else if self.holds_events && event.is_progress() && slot.is_ahead()? {
+            if slot.tell_later(event, now)? {
+                self.changes.waiting.fetch_add(1, Ordering::Relaxed);
+            }
+        } else {
             let job = slot.job()?;
             self.log.append(job, event, now);
         }
@@ -488,6 +516,27 @@ impl MemoryRepository {
         let mut index = self.index.lock();
         index.by_state[before as usize].remove(&cell.sequence);
         index.by_state[after as usize].insert(cell.sequence);
+    }
+
+    /// Tells the progress that waited for what the durable store has now.
+    pub fn tell_progress(&self, slot: &mut Slot, now: f64) {
+        let Some(kept) = &mut slot.kept else { return };
+        if kept.later.is_empty() {
+            return;
+        }
+        let upto = kept.later.partition_point(|(version, _)| *version <= kept.version);
+        let ready: Vec<_> = kept.later.drain(..upto).collect();
+        let Ok(job) = slot.job() else { return };
+        for (_, event) in ready {
+            // What has ended meanwhile was told as a whole.
+            let goes_on = match &event {
+                JobEvent::ChunkProgress { chunk_id, .. } => job.spec.index_of(*chunk_id).is_some_and(|index| job.rows.get(index).state == ChunkState::Running),
+                _ => true,
+            };
+            if goes_on && job.state == JobState::Running {
+                self.log.append(job, event, now);
+            }
+        }
     }
 
     /// Tells the events that the store has now: those up to a version.
