@@ -276,7 +276,8 @@ interface JobExecutionOptions {
     mergeAdapter?: WorkerAdapter;
     /**
      * Merging: `stitcher` with `outputFile`; else `mergeCommand` (placeholders {jobId} {outputFile}), by `mergeAdapter` if
-     * given; else nothing. A stitcher of the user's gets the final path; ours write beside it and rename. A job without
+     * given; else nothing. A stitcher of the user's gets the final path; ours write beside it and rename, and a
+     * command that our processes run gets a temporary name, renamed when it has ended well. A job without
      * chunks merges, and completes. After a failed merge `resumeJob` runs the merge again, alone.
      */
     stitcher?: VideoStitcher;

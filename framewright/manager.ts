@@ -184,6 +184,7 @@ export class JobManager {
       this.#outside,
       this.#patience,
       (id, message, error) => this.#warn(id, message, error, 'STORE_UNAVAILABLE'),
+      (id) => this.#deletedElsewhere(id),
     );
     this.#watchers = new Watchers(this.#engine, this.#closing.signal);
     this.#endings = {
@@ -296,7 +297,7 @@ export class JobManager {
     const ticket = typeof given === 'number' ? given : await given;
     if (hold) {
       try {
-        await (this.#durable ? this.#commits.of(id) : this.#patience.with(this.#saver.once(id)));
+        await (this.#durable ? this.#commits.of(id) : this.#patience.with(this.#saver.first(id)));
       } catch (error) {
         this.#waiting.delete(ticket);
         this.#engine.discard(ticket);
@@ -881,6 +882,21 @@ export class JobManager {
         this.#engine.deleted(id);
       }
     }
+    this.#drain();
+    this.#again();
+  }
+
+  /** Somebody else deleted a job of a store behind JavaScript: what runs of it is stopped, and nothing brings it back. */
+  #deletedElsewhere(id: string): void {
+    try {
+      this.#engine.remove(id, false);
+    } catch {
+      // The manager closes, which stops it too.
+    }
+    this.#engine.deleted(id);
+    this.#waiting.deleteOf(id);
+    this.#signals.leave(id);
+    this.#kept.delete(id);
     this.#drain();
     this.#again();
   }

@@ -23,6 +23,8 @@ export class Saver {
   readonly #jobs = new Map<string, Job>();
   /** Versions of the jobs in a store behind JavaScript. */
   readonly #seen = new Map<string, number>();
+  /** Jobs that somebody deleted while they were at work here. */
+  readonly #gone = new Set<string>();
   #ended = false;
 
   constructor(
@@ -32,7 +34,15 @@ export class Saver {
     readonly outside: boolean,
     readonly patience: Patience,
     readonly warn: (id: string, message: string, error: unknown) => void,
+    /** Somebody else deleted the job. */
+    readonly deleted: (id: string) => void,
   ) {}
+
+  /** Saves a job of that id for the first time. */
+  async first(id: string): Promise<void> {
+    this.#gone.delete(id);
+    await this.once(id);
+  }
 
   /** The job has changed. */
   request(id: string): void {
@@ -92,7 +102,7 @@ export class Saver {
 
   /** Hands one snapshot to the repository; gives its version. */
   async once(id: string): Promise<void> {
-    const snapshot = this.engine.snapshot(id);
+    const snapshot = this.#gone.has(id) ? null : this.engine.snapshot(id);
     if (!snapshot) return;
     const status = JSON.parse(snapshot.status) as JobStatus;
     if (this.outside) {
@@ -113,7 +123,12 @@ export class Saver {
   async #look(id: string, error: unknown): Promise<void> {
     if (!this.outside || (error as { code?: unknown } | undefined)?.code !== 'CONFLICT') return;
     try {
-      this.saw(id, (await this.patience.with(this.repository.get(id))) ?? undefined);
+      const status = (await this.patience.with(this.repository.get(id))) ?? undefined;
+      const gone = status === undefined && this.#seen.has(id);
+      this.saw(id, status);
+      if (!gone) return;
+      this.#gone.add(id);
+      this.deleted(id);
     } catch {
       // Looked at again after the next try.
     }
