@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use framewright_core::executor::merge;
 use framewright_core::job::output_progress::ProgressReader;
 use framewright_core::job::{Error, ErrorCode};
-use framewright_core::manager::drive;
+use framewright_core::manager::output_places;
 use napi::bindgen_prelude::{Env, PromiseRaw, Result};
 use napi_derive::napi;
 
@@ -46,7 +46,7 @@ pub fn publish_file(env: &Env, temporary: String, output: String) -> Result<Prom
 #[napi(catch_unwind, ts_return_type = "Promise<void>")]
 pub fn check_inside(env: &Env, file: String, folder: String) -> Result<PromiseRaw<'_, ()>> {
     env.spawn_future(async move {
-        let checked = tokio::task::spawn_blocking(move || drive::check_inside(Path::new(&file), Path::new(&folder))).await;
+        let checked = tokio::task::spawn_blocking(move || output_places::check_inside(Path::new(&file), Path::new(&folder))).await;
         let refused = |message: String| thrown(Error::new(ErrorCode::Validation, format!("outputFile {message}")));
         checked.map_err(|error| refused(error.to_string()))?.map_err(refused)
     })

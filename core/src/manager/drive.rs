@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::output_places::{is_pattern, prepare_folder, put_folder, remove_blocking, remove_leftovers};
 use super::outputs::OutputFile;
 use super::{Entry, Manager, Notice, WAIT};
 use crate::executor::merge::{publish, temporary_beside};
@@ -449,77 +450,6 @@ impl Manager {
 
 fn duration(ms: f64) -> Duration {
     Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX / 4)
-}
-
-/// Whether a file stays in the job's folder when links are followed, its own included.
-///
-/// # Errors
-///
-/// What is wrong, for people.
-pub fn check_inside(file: &Path, job_folder: &Path) -> Result<(), String> {
-    let or_here = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
-    let real = |path: &Path| std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()));
-    let root = or_here(job_folder);
-    std::fs::create_dir_all(&root).map_err(|error| format!("{}: it can't be made: {error}", root.display()))?;
-    let root = real(&root)?;
-    // The deepest thing that exists decides: what is made below it can't lead out.
-    let existing = file.ancestors().map(or_here).find(|path| path.symlink_metadata().is_ok()).unwrap_or_else(|| PathBuf::from("."));
-    // A link that leads nowhere yet would be written through.
-    if !real(&existing)?.starts_with(&root) {
-        return Err(format!("{} leaves the job's folder", file.display()));
-    }
-    Ok(())
-}
-
-/// Makes the folder of an output. With `inside` it must not lead out of the job's folder through a link.
-fn prepare_folder(file: &Path, job_folder: &Path, inside: bool) -> Result<(), String> {
-    if inside {
-        check_inside(file, job_folder)?;
-    }
-    let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: its folder can't be made: {error}", file.display()))
-}
-
-/// Gives a folder its name, in place of what is there.
-fn put_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    if to.symlink_metadata().is_err() {
-        return std::fs::rename(from, to);
-    }
-    let old = temporary_beside(to, &format!("old-{}", uuid::Uuid::new_v4().simple()));
-    std::fs::rename(to, &old)?;
-    if let Err(error) = std::fs::rename(from, to) {
-        let _ = std::fs::rename(&old, to);
-        return Err(error);
-    }
-    remove_blocking(&old);
-    Ok(())
-}
-
-/// Whether tools write many files by this name: they put a number in (`frame-%04d.png`, `frame-####`).
-fn is_pattern(output: &str) -> bool {
-    let numbered = |rest: &str| rest.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('d');
-    output.contains('#') || output.split('%').skip(1).any(numbered)
-}
-
-/// Removes what attempts before this one left beside an output: they were killed together with who would have done it.
-fn remove_leftovers(output: &Path, attempt: u32) {
-    let Some(folder) = output.parent() else { return };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let part = |name: Option<&std::ffi::OsStr>| name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let begin = format!(".{}.", part(output.file_stem()));
-    let end = output.extension().map_or(".partial".to_owned(), |extension| format!(".partial.{}", extension.to_string_lossy()));
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(tag) = name.to_str().and_then(|name| name.strip_prefix(&*begin)?.strip_suffix(&*end)) else { continue };
-        let Some((number, id)) = tag.split_once('-') else { continue };
-        if number.parse::<u32>().is_ok_and(|number| number < attempt) && id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            remove_blocking(&entry.path());
-        }
-    }
-}
-
-fn remove_blocking(path: &Path) {
-    let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
 }
 
 async fn remove(path: PathBuf) {

@@ -12,6 +12,7 @@ pub mod drive;
 mod durable;
 mod lease;
 mod notice;
+pub mod output_places;
 mod outputs;
 mod owner;
 mod recover;
