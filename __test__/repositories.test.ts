@@ -83,6 +83,16 @@ describe.each(stores)('[F156] jobs in $kind', ({ kind, create }) => {
     expect(status.logs).toHaveLength(3);
   });
 
+  it('[F2] bad options of a resume are refused whatever the job is at', async () => {
+    const manager = open(await create().open(), new OwnExecutor());
+    const id = await manager.submitJob(specOf(1));
+    await manager.waitForJob(id);
+    for (const job of [id, 'nobody']) {
+      const error = await rejection(manager.resumeJob(job, { concurrency: 0 }));
+      expect([error.code, error.issues?.map((issue) => issue.path)]).toEqual(['VALIDATION', ['concurrency']]);
+    }
+  });
+
   it('an id that exists is refused with DUPLICATE, and one that was deleted may be used again', async () => {
     const manager = open(await create().open(), new OwnExecutor());
     await manager.submitJob(specOf(1), { id: 'a', meta: { first: true } });

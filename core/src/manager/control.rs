@@ -200,6 +200,7 @@ impl Manager {
     /// ticket; `None`: it did not apply.
     pub fn resume(&self, id: &str, changes: &str, strict: bool) -> Result<Option<u32>, Error> {
         self.refuse_when_closed()?;
+        Options::parse(changes)?;
         let Some(cell) = self.repository.visible(id) else {
             return if strict { Err(Error::not_found(id)) } else { Ok(None) };
         };

@@ -356,6 +356,7 @@ impl Manager {
     /// [`queue_up`](Self::queue_up) when its driver is ready. `None`: it did not apply, or another manager will run it.
     pub async fn resume_stored(self: Arc<Self>, id: String, changes: String, strict: bool) -> Result<Option<u32>, Error> {
         self.refuse_when_closed()?;
+        Options::parse(&changes)?;
         let durable = self.durable()?;
         durable.until_enrolled().await?;
         loop {
