@@ -13,7 +13,7 @@ use framewright_core::executor::process::ProcessGroups;
 use framewright_core::job::spec::Rules;
 use framewright_core::job::state::Control;
 use framewright_core::job::{Error, ErrorCode, JobState, Options, Spec};
-use framewright_core::manager::{DurableOptions, Manager, Notice, Notices, WAIT};
+use framewright_core::manager::{Controlled, DurableOptions, Manager, Notice, Notices, WAIT};
 use framewright_core::repository::durable::{DurableRepository, Stored};
 use framewright_core::repository::memory::Ask;
 use framewright_core::repository::public;
@@ -297,6 +297,27 @@ async fn a_save_by_others_is_not_taken_for_a_write_that_failed() {
     assert!(end.extras.contains("\"note\":\"mine\""), "{}", end.extras);
     let all = events(&disk.open().expect("it is there")).await;
     assert_eq!(all.iter().filter(|body| body.contains("look at this")).count(), 1);
+}
+
+#[tokio::test]
+async fn who_is_told_that_a_job_has_ended_finds_it_ended_in_the_store() {
+    for _ in 0..4 {
+        let disk = SimulatedDisk::new();
+        let worker = Worker::start(&disk, true, Chunks::Wait);
+        within(worker.submit("a", 1)).await.expect("taken");
+        stored(&disk, "a", JobState::Running).await;
+        // The end is known here long before it is written.
+        disk.fail_commits(3);
+        let cancel = || worker.manager.clone().control_stored("a".into(), Control::Cancel, Ask::Cancel { reason: None }, true);
+        let told = async {
+            while matches!(cancel().await.expect("it is controlled"), Controlled::Stopping) {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(told).await;
+        let found = disk.open().expect("it is there").load("a").await.expect("it can be read").expect("it is there");
+        assert_eq!((found.state, disk.commits_to_fail()), (JobState::Cancelled, 0));
+    }
 }
 
 #[tokio::test]
