@@ -13,6 +13,8 @@ const ODD = /["'\\\0\t\n]/;
 const WIDEST = 32;
 /** Words that are kept compiled. */
 const KEPT = 512;
+/** Places of a command whose latest words are known. */
+const PLACES = 32;
 
 /** The names of placeholders, in the order of their values. */
 const NAMES = ['chunkId', 'startFrame', 'endFrame', 'frameCount', 'frameStep', 'outputFile', 'jobId', 'attempt'];
@@ -94,12 +96,15 @@ function put(parts: (string | Place)[], values: Values): string {
   return text;
 }
 
-/** The commands of a run's chunks. Arrays are used again: what one chunk leaves behind is what collecting it costs all. */
-export class Templates {
+/**
+ * Commands of chunks as words. What one chunk leaves behind is what collecting it costs all: arrays are used again, and there
+ * is one of these for all runs.
+ */
+class Templates {
   /** Program of the chunk that was rendered last; undefined: it has none. */
   program: string | undefined;
   /** The latest words with placeholders, by their places: mostly the next chunk has the same there. */
-  readonly #known: ({ word: string; parts: (string | Place)[] } | undefined)[] = [];
+  readonly #known = Array.from({ length: PLACES }, () => ({ word: '', parts: partsOf('') }));
   // Of the kinds that they have later: code that V8 has compiled for those is thrown away at the first that differs.
   #command = '';
   #words = noWords();
@@ -109,18 +114,22 @@ export class Templates {
     const { argv } = chunk;
     const words = argv ?? this.#split(chunk.command);
     const first = words[0];
-    this.program = first?.includes('{') ? put(this.#parts(first, 0), values) : first;
+    this.program = first?.includes('{') ? put(this.#partsAt(0, first), values) : first;
     const args = words.slice(1);
     for (let n = 0; n < args.length; n += 1) {
       const word = args[n] as string;
-      if (word.includes('{')) args[n] = put(this.#parts(word, n + 1), values);
+      if (word.includes('{')) args[n] = put(this.#partsAt(n + 1, word), values);
     }
     return args;
   }
 
-  #parts(word: string, place: number): (string | Place)[] {
-    let known = this.#known[place];
-    if (known?.word !== word) this.#known[place] = known = { word, parts: partsOf(word) };
+  #partsAt(place: number, word: string): (string | Place)[] {
+    if (place >= PLACES) return partsOf(word);
+    const known = this.#known[place] as { word: string; parts: (string | Place)[] };
+    if (known.word !== word) {
+      known.word = word;
+      known.parts = partsOf(word);
+    }
     return known.parts;
   }
 
@@ -134,6 +143,8 @@ export class Templates {
     return this.#words;
   }
 }
+
+export const templates = new Templates();
 
 const latest: (string | undefined)[] = NAMES.map(() => undefined);
 

@@ -1,21 +1,27 @@
 /** How the chunks of a run are done: by an adapter or by a function. */
-import { Templates, environmentOf, valuesOf } from './command.js';
+import { environmentOf, templates, valuesOf } from './command.js';
 import binding from './native.js';
-import type { ChunkFunction, JobRun } from './run.js';
+import type { ChunkRunner, JobRun } from './run.js';
+import { keepShapeOf } from './shapes.js';
 import { clock } from './timers.js';
-import type { JobExecutionOptions, RenderJobChunk, WorkerAdapter, WorkerJob } from './types.js';
+import type { JobExecutionOptions, RenderJobChunk, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
 import type { RenderFunction, Work } from './work.js';
 
 /** Runs the chunks of a run that a manager has begun, and ends the run. */
 export function drive(work: Work | undefined, run: JobRun, options: JobExecutionOptions): Promise<void> {
   if (!work) throw new TypeError('Not a JobExecutor');
-  if ('adapter' in work) return run.runChunks(work.adapter, byAdapter(work.adapter, options), options);
-  return run.runChunks(undefined, byFunction(work.run), options);
+  if ('adapter' in work) return run.runChunks(work.adapter, new ByAdapter(work.adapter, options), options);
+  return run.runChunks(undefined, new ByFunction(work.run), options);
 }
 
-function byFunction(render: RenderFunction): ChunkFunction {
-  return async (chunk, run, attempt, signal, index) => {
+/** Chunks by a function of the user's. */
+class ByFunction implements ChunkRunner {
+  constructor(readonly render: RenderFunction) {}
+
+  async run(chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal | undefined, index: number): Promise<WorkerResult> {
     const begun = clock();
+    // Called as a function: it is no method of ours.
+    const { render } = this;
     const given = await render(structuredClone(chunk), {
       signal: signal ?? run.signal,
       jobId: run.id,
@@ -26,7 +32,7 @@ function byFunction(render: RenderFunction): ChunkFunction {
       },
     });
     return { exitCode: 0, stdout: '', stderr: '', durationMs: clock() - begun, ...(given ?? {}) };
-  };
+  }
 }
 
 /** What an adapter's output of one chunk tells: signs of life, and how far it is. */
@@ -91,18 +97,31 @@ function withSignalOf(
   };
 }
 
-/** A chunk by an adapter: the whole `WorkerJob`, and its output read for signs of life and progress. */
-function byAdapter(adapter: WorkerAdapter, options: JobExecutionOptions): ChunkFunction {
-  const { jobDir, env, meta, timeouts } = options;
-  const timeout = timeouts?.chunkMs;
-  const templates = new Templates();
-  return (chunk, run, attempt, signal, index) => {
+/** Chunks by an adapter: the whole `WorkerJob`, and its output read for signs of life and progress. */
+class ByAdapter implements ChunkRunner {
+  readonly #jobDir: string | undefined;
+  readonly #env: Record<string, string> | undefined;
+  readonly #meta: Record<string, unknown> | undefined;
+  readonly #timeout: number | undefined;
+
+  constructor(
+    readonly adapter: WorkerAdapter,
+    readonly options: JobExecutionOptions,
+  ) {
+    this.#jobDir = options.jobDir;
+    this.#env = options.env;
+    this.#meta = options.meta;
+    this.#timeout = options.timeouts?.chunkMs;
+  }
+
+  run(chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal | undefined, index: number): Promise<WorkerResult> {
+    const { options } = this;
     const values = valuesOf(chunk, run.id, attempt);
     const args = templates.render(chunk, values);
     const command = templates.program;
     if (command === undefined) throw new TypeError('the chunk has no command');
-    const environment = environmentOf(values, env, run.host.owner?.());
-    const about = aboutOf(chunk, run, attempt, meta);
+    const environment = environmentOf(values, this.#env, run.host.owner());
+    const about = aboutOf(chunk, run, attempt, this.#meta);
     // Made when there is something to hear.
     let listener: Listener | undefined;
     // Adapters written in JavaScript may hand over what their stream gives.
@@ -122,8 +141,11 @@ function byAdapter(adapter: WorkerAdapter, options: JobExecutionOptions): ChunkF
       run.lone && !signal
         ? withSignalOf(run, command, args, environment, about, onStdout, onStderr)
         : { command, args, env: environment, meta: about, signal: signal ?? run.signal, onStdout, onStderr };
-    if (jobDir !== undefined) job.cwd = jobDir;
-    if (timeout !== undefined) job.timeout = timeout;
-    return adapter.execute(job);
-  };
+    if (this.#jobDir !== undefined) job.cwd = this.#jobDir;
+    if (this.#timeout !== undefined) job.timeout = this.#timeout;
+    return this.adapter.execute(job);
+  }
 }
+
+keepShapeOf(new ByFunction(undefined as never));
+keepShapeOf(new ByAdapter(undefined as never, {}));

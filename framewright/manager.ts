@@ -10,6 +10,7 @@ import { durableOf, listStored, onDamage, overridden, statusOf } from './durable
 import { POLL_MS, untilEnded, type EndingHost } from './ending.js';
 import { type EngineError, FramewrightError, aborted, detailedInfoOf, infoOf, invalid, isAbort, messageOf, native, settled } from './errors.js';
 import { EventPump } from './events.js';
+import { RunHost } from './host.js';
 import { isOwn, listAll, storeOf, toJson } from './memory-repository.js';
 import binding from './native.js';
 import { checkOptions, copied, defined, publicFields, writtenOptions } from './options.js';
@@ -18,7 +19,7 @@ import { Patience } from './patience.js';
 import { filtered, noCursor, readChunkQuery, readChunks, readQuery } from './queries.js';
 import { Reports } from './reports.js';
 import { Roster } from './roster.js';
-import { JobRun, noteRun, type RunHost } from './run.js';
+import { JobRun, noteRun } from './run.js';
 import { Saver } from './saver.js';
 import { Followed, onAbort } from './signals.js';
 import { specFor, take, type Copies } from './spec.js';
@@ -182,6 +183,7 @@ export class JobManager {
       this.#engine,
       repository,
       this.#outside,
+      durable !== undefined,
       this.#patience,
       (id, message, error) => this.#warn(id, message, error, 'STORE_UNAVAILABLE'),
       (id) => this.#deletedElsewhere(id),
@@ -193,34 +195,26 @@ export class JobManager {
       saver: this.#saver,
       isDurable: durable !== undefined,
       isOutside: this.#outside,
-      saves: () => this.#saves,
+      saves: () => this.#saver.isNeeded,
       closing: this.#closing.signal,
       get: (id) => this.getJob(id),
       isActive: (id) => this.#isActive(id) || this.#saver.isBusy(id),
       drain: () => this.#drain(),
     };
-    this.#host = {
+    this.#host = new RunHost({
       engine: this.#engine,
       number: this.#number,
       abortGraceMs,
-      owner: durable && ((): string => this.#engine.owner),
+      isDurable: durable !== undefined,
+      saver: this.#saver,
+      commits: this.#commits,
+      events: this.#events,
+      watchers: this.#watchers,
       warn: (id, message, error, code) => this.#warn(id, message, error, code),
-      touched: (id) => {
-        if (this.#saves) this.#saver.request(id);
-      },
       ended: (run, state) => this.#ended(run, state),
-      saves: () => this.#saves,
-      failure: (id) => {
-        const status = this.#engine.status(id);
-        return status === null ? undefined : (JSON.parse(status) as JobStatus).failure;
-      },
-      hear: () => this.#drain(),
+      drain: () => this.#drain(),
       behind: (wake) => this.#behind.add(wake),
-      committed: (id) => (this.#outside ? this.#saver.flush(id) : this.#commits.of(id)),
-      tell: () => {
-        if (this.#events.active || !this.#watchers.isIdle) this.#drain();
-      },
-    };
+    });
   }
 
   /**
@@ -251,11 +245,6 @@ export class JobManager {
     };
   }
 
-  /** Whether changes are saved through JavaScript: the store is there, or its `save` is not its own any more. */
-  get #saves(): boolean {
-    return this.#outside || (this.#durable === undefined && !isOwn.save(this.#repository));
-  }
-
   #log(level: LogRecord['level'], message: string, fields: Record<string, unknown>): void {
     try {
       this.#logger?.({ level, target: 'framewright', message, fields });
@@ -281,7 +270,7 @@ export class JobManager {
     checkOptions(options);
     if (options.signal?.aborted) throw aborted('The job was not submitted: its signal is aborted', options.signal);
     const id = options.id ?? randomUUID();
-    const hold = this.#saves || this.#durable !== undefined;
+    const hold = this.#saver.isNeeded || this.#durable !== undefined;
     if (this.#outside && options.id !== undefined) {
       if (await this.#fetch(id)) throw new FramewrightError('DUPLICATE', `There is a job "${id}" already`);
       this.#engine.release(id);
@@ -346,7 +335,7 @@ export class JobManager {
     if (!this.#executor) return;
     const direct = this.#direct;
     // Where a loop in JavaScript begins at once, the first chunks come with the jobs.
-    const atOnce = direct !== undefined && !('adapter' in direct && processSettings(direct.adapter)) && !this.#saves && !this.#durable;
+    const atOnce = direct !== undefined && !('adapter' in direct && processSettings(direct.adapter)) && !this.#saver.isNeeded && !this.#durable;
     const ready = binding.ready(this.#number, STARTS, atOnce);
     for (let n = 0; n < ready.length; n += 4) {
       const ticket = ready[n] as number;
@@ -384,7 +373,7 @@ export class JobManager {
           this.#drain();
         });
       }
-      if (this.#saves) await run.before(this.#saver.flush(run.id).catch(() => undefined));
+      if (this.#saver.isNeeded) await run.before(this.#saver.flush(run.id).catch(() => undefined));
       // A job that goes on: what it has finished must still be there.
       if (!run.begun && this.#engine.hasOutputs(run.ticket)) await run.before(run.checkOutputs().then(() => undefined));
       if (direct) {
@@ -448,7 +437,7 @@ export class JobManager {
     if (state === 'paused' || state === 'failed') this.#keep(run.id, run.options);
     else if (this.#kept.size > 0) this.#kept.delete(run.id);
     if (state !== 'paused') this.#signals.leave(run.id);
-    if (this.#saves) {
+    if (this.#saver.isNeeded) {
       if (state !== undefined) void this.#flushed(run.id);
     } else if (!this.#watchers.isIdle || this.#events.active) this.#drain();
     if (this.#waiting.size > 0 && !this.#scheduled) this.#again();
@@ -748,7 +737,7 @@ export class JobManager {
       this.#alive.enter();
       try {
         // The request is on its way: that is saved and told before it is done.
-        if (this.#saves) this.#saver.request(id);
+        if (this.#saver.isNeeded) this.#saver.request(id);
         // What it stops runs, though a durable store may not have been told of its start yet.
         await this.#watchers.until(id, (state) => state !== 'running' && !(this.#durable && state === 'pending')).done;
       } finally {
@@ -764,7 +753,7 @@ export class JobManager {
       return;
     }
     if (this.#waiting.of(id) && this.#engine.state(id) !== 'pending') this.#waiting.deleteOf(id);
-    if (this.#saves && this.#engine.state(id) !== null) await this.#saver.flush(id);
+    if (this.#saver.isNeeded && this.#engine.state(id) !== null) await this.#saver.flush(id);
     this.#drain();
     this.#rest(id);
   }
@@ -831,7 +820,7 @@ export class JobManager {
     if (durable) this.#engine.queueUp(ticket);
     if (changes.signal) this.#signals.follow(id, changes.signal);
     this.#start();
-    if (this.#saves) await this.#saver.flush(id);
+    if (this.#saver.isNeeded) await this.#saver.flush(id);
     this.#drain();
   }
 
@@ -867,7 +856,7 @@ export class JobManager {
       });
     }
     // What is being saved must not bring the record back.
-    if (this.#saves) {
+    if (this.#saver.isNeeded) {
       await this.#saver.settle(id);
       if (this.#saver.isAsked(id)) throw new FramewrightError('STORE_UNAVAILABLE', `Job "${id}" is stopped, but the repository has not answered the last save of it`);
     }
@@ -941,12 +930,12 @@ export class JobManager {
         // One that may not be tried again has failed with that.
         if (this.#engine.state(id) !== 'failed') continue;
         taken.push(id);
-        if (this.#saves) await this.#flushed(id);
+        if (this.#saver.isNeeded) await this.#flushed(id);
         continue;
       }
       taken.push(id);
       this.#recovered(ticket, id, this.#engine.needs(ticket));
-      if (this.#saves) this.#saver.request(id);
+      if (this.#saver.isNeeded) this.#saver.request(id);
     }
     this.#drain();
     return taken;

@@ -3,6 +3,7 @@ import type { JobPage, LongLists, MemoryStore } from './binding.js';
 import { checkId, isObject } from './arguments.js';
 import { FramewrightError, invalid, messageOf, native } from './errors.js';
 import binding from './native.js';
+import { keepShapeOf } from './shapes.js';
 import { readStatus } from './status.js';
 import { turn } from './timers.js';
 import type { JobRepository, JobState, JobStatus, JobStatusInput } from './types.js';
@@ -120,6 +121,8 @@ export class InMemoryJobRepository implements JobRepository {
   /** Nothing has to be closed in memory; the jobs stay until the repository is collected. */
   async close(): Promise<void> {}
 }
+
+keepShapeOf(new InMemoryJobRepository());
 
 /** Compared, never called. */
 const own = { ...Object.getOwnPropertyDescriptors(InMemoryJobRepository.prototype) };

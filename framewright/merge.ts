@@ -19,7 +19,7 @@ export interface Merging {
   readonly id: string;
   readonly engine: Engine;
   /** The manager's identity on a durable store. */
-  readonly owner: (() => string) | undefined;
+  readonly owner: string | undefined;
   readonly options: JobExecutionOptions;
   /** The adapter of the chunks. */
   readonly adapter: WorkerAdapter | undefined;
@@ -97,7 +97,7 @@ async function callRunner(merging: Merging, runner: WorkerAdapter, words: string
     command: program,
     args,
     meta: { ...options.meta },
-    env: { ...options.env, FRAMEWRIGHT_JOB_ID: id, ...(owner ? { FRAMEWRIGHT_OWNER: owner() } : {}) },
+    env: { ...options.env, FRAMEWRIGHT_JOB_ID: id, ...(owner === undefined ? {} : { FRAMEWRIGHT_OWNER: owner }) },
     signal,
     ...(jobDir === undefined ? {} : { cwd: jobDir }),
   };

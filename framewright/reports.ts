@@ -2,7 +2,8 @@
 import { isObject } from './arguments.js';
 import { aborted } from './errors.js';
 import { textOf } from './results.js';
-import { RUN, noteJob, type JobRun, type RunHost } from './run.js';
+import type { RunHost } from './host.js';
+import { RUN, noteJob, type JobRun } from './run.js';
 import type { ErrorCode, JobErrorInfo, JobExecutionOptions, WorkerResult } from './types.js';
 
 export class Reports {

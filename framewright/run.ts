@@ -1,12 +1,14 @@
 /** One run of one job: what the manager, the executor and the engine share while it lasts. */
 import type { Engine } from './binding.js';
 import { FramewrightError, aborted, errorOf, isFatal, messageOf } from './errors.js';
+import type { RunHost } from './host.js';
 import { Watch, patiently } from './limits.js';
 import { ownEnvironment, processSettings } from './local-adapter.js';
 import { merge, mergeFailure, removeChunks, type Merging } from './merge.js';
 import binding from './native.js';
 import { checkInside, checkOutput, verification } from './outputs.js';
 import { exitCodeOf, textOf } from './results.js';
+import { keepShapeOf } from './shapes.js';
 import { onAbort, quietController } from './signals.js';
 import { LONGEST_DELAY, clearTimeout, clock, setTimeout, sleep, turn } from './timers.js';
 import type { Copies } from './spec.js';
@@ -57,7 +59,9 @@ export function noteJob(run: JobRun): void {
 }
 
 /** How a chunk is done in JavaScript. Without a signal of its own it has the run's. */
-export type ChunkFunction = (chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal | undefined, index: number) => Promise<WorkerResult>;
+export interface ChunkRunner {
+  run(chunk: RenderJobChunk, run: JobRun, attempt: number, signal: AbortSignal | undefined, index: number): Promise<WorkerResult>;
+}
 
 /** Whether a chunk has exactly the fields that nearly all chunks have, all of them flat. */
 export function isPlainChunk(chunk: unknown): chunk is RenderJobChunk {
@@ -68,39 +72,30 @@ export function isPlainChunk(chunk: unknown): chunk is RenderJobChunk {
   return fields === 5 && numbers && typeof outputFile === 'string' && typeof command === 'string';
 }
 
-export interface RunHost {
-  readonly engine: Engine;
-  /** The engine's number. */
-  readonly number: number;
-  readonly abortGraceMs: number;
-  /** The manager's identity on a durable store: processes carry it, so that who goes on after a crash finds them. */
-  readonly owner: (() => string) | undefined;
-  /** Something went wrong beside the job. */
-  warn(id: string, message: string, error?: unknown, code?: ErrorCode): void;
-  /** The job changed; stores behind JavaScript have to hear of it. */
-  touched(id: string): void;
-  /** The run is over. */
-  ended(run: JobRun, state: JobState | undefined): void;
-  /** Whether changes are saved through JavaScript. */
-  saves(): boolean;
-  /** What a job that has just failed says of it. */
-  failure(id: string): JobErrorInfo | undefined;
-  /** Hands on what the engine has to tell, if anybody listens. */
-  tell(): void;
-  /** Does what the engine asks, at once. */
-  hear(): void;
-  /** Calls back once the store has caught up, perhaps. */
-  behind(wake: () => void): void;
-  /** Resolves once the durable store has what is true of a job now. */
-  committed(id: string): Promise<void>;
-}
-
 /** Chunks of a run, one after the other. */
 interface Slice {
   from: number;
   chunks: RenderJobChunk[];
   plain: boolean;
 }
+
+/** What the loops of a run share. */
+class Shared {
+  constructor(
+    readonly runner: ChunkRunner,
+    readonly options: JobExecutionOptions,
+    readonly total: number,
+    /** The run that ends with its last chunk; 0: it does not. */
+    readonly ends: number,
+    /** Absent: made for the one chunk when somebody asks. */
+    readonly signal: AbortSignal | undefined,
+    /** Whether changes are saved through JavaScript. */
+    readonly saves: boolean,
+  ) {}
+}
+
+// Of no kind that V8 could take for the only one there is.
+keepShapeOf(new Shared(undefined as never, undefined as never, 0, 0, undefined, false));
 
 const NO_COPIES: Copies = { chunks: [], plain: true };
 
@@ -150,6 +145,8 @@ export class JobRun {
   #slices: Slice[] | undefined;
   #mostSlices = 2;
   #completed = 0;
+  /** The options, if they have callbacks about chunks. */
+  #told: JobExecutionOptions | undefined;
   #timers: Set<NodeJS.Timeout> | undefined;
 
   constructor(
@@ -375,11 +372,11 @@ export class JobRun {
   }
 
   /** Runs all chunks and the merge; ends the job. */
-  async runChunks(adapter: WorkerAdapter | undefined, run: ChunkFunction, options: JobExecutionOptions): Promise<void> {
+  async runChunks(adapter: WorkerAdapter | undefined, runner: ChunkRunner, options: JobExecutionOptions): Promise<void> {
     const engine = this.#engine;
-    await this.#doChunks(adapter, run, options);
+    await this.#doChunks(adapter, runner, options);
     // What is merged is what the chunks have left behind.
-    for (let n = 0; n < MOST_REPAIRS && !this.over && (await this.checkOutputs()) > 0; n += 1) await this.#doChunks(adapter, run, options);
+    for (let n = 0; n < MOST_REPAIRS && !this.over && (await this.checkOutputs()) > 0; n += 1) await this.#doChunks(adapter, runner, options);
     if (this.over) return;
     const advance = (): number => engine.advance(this.ticket, this.number, this.held);
     let code = advance();
@@ -429,8 +426,8 @@ export class JobRun {
     return this.#engine.hasOutputs(this.ticket) ? this.#engine.checkOutputs(this.ticket, this.number) : 0;
   }
 
-  /** Runs the chunks that are to be done; undefined: none is. */
-  #doChunks(adapter: WorkerAdapter | undefined, run: ChunkFunction, options: JobExecutionOptions): Promise<unknown> | undefined {
+  /** Runs the chunks that are to be done. */
+  async #doChunks(adapter: WorkerAdapter | undefined, runner: ChunkRunner, options: JobExecutionOptions): Promise<void> {
     const engine = this.#engine;
     const { begun } = this;
     this.begun = undefined;
@@ -439,7 +436,7 @@ export class JobRun {
     const settings = adapter && processSettings(adapter);
     this.lone = total === 1;
     this.#completed = Math.floor(extent / SHIFT);
-    if (total <= this.#completed) return undefined;
+    if (total <= this.#completed) return;
     if (settings) {
       const { onChunkStdout, onChunkStderr, onChunkComplete, onProgress } = options;
       const tellChunks = Boolean(onChunkComplete ?? onProgress) || this.host.saves();
@@ -450,25 +447,40 @@ export class JobRun {
         };
       });
       engine.drive(this.ticket, ownEnvironment(), settings.inherit, settings.killGraceMs, settings.keepOutputBytes, Boolean(onChunkStdout ?? onChunkStderr), tellChunks);
-      return ran;
+      await ran;
+      return;
     }
     const slots = Math.min(options.concurrency ?? 1, total - this.#completed);
     this.#turnedAt = clock();
     this.#careful = this.#isCareful(options);
     if (this.#careful) this.plain = false;
     this.#mostSlices = Math.ceil(slots / SLICE) + 1;
-    const first = this.#loop(run, options, total, begun?.first);
-    if (slots === 1) return first;
+    this.#told = options.onChunkComplete || options.onProgress ? options : undefined;
+    const saves = this.host.saves();
+    // Where nobody else is told of a chunk, the engine may end the run with the last one.
+    const ends = this.held || this.#told || saves ? 0 : this.number;
+    const shared = new Shared(runner, options, total, ends, this.lone ? undefined : this.signal, saves);
+    const { number } = this.host;
+    const first = this.#loop(shared, begun?.first ?? nextChunk(number, this.ticket));
+    if (slots === 1) {
+      this.#ended(await first);
+      return;
+    }
     const loops = [first];
-    for (let n = 1; n < slots; n += 1) loops.push(this.#loop(run, options, total));
-    return Promise.all(loops);
+    for (let n = 1; n < slots; n += 1) loops.push(this.#loop(shared, nextChunk(number, this.ticket)));
+    for (const end of await Promise.all(loops)) this.#ended(end);
+  }
+
+  /** What a loop has come to. */
+  #ended(end: number): void {
+    if (end < ENDED) this.finish(end - ENDED);
   }
 
   /** Whether loops wait between taking a chunk and running it, so that another one may have taken the next slice. */
   #careful = false;
 
   /** When everything else last had its turn: chunks that wait for nothing would take them all. */
-  #turnedAt = 0;
+  #turnedAt = Number.NaN;
   /** How many chunks the loops have taken. */
   #taken = 0;
   /** While everything else has its turn, which all loops wait for. */
@@ -481,48 +493,40 @@ export class JobRun {
   }
 
   /**
-   * Chunk after chunk, until there is none for it. What is rare stands in methods of its own: V8 compiles the loop while the
-   * first chunks run, and all that is in it takes part in that.
+   * Chunk after chunk, until there is none for it; gives what the engine said then. V8 compiles it while the first chunks run:
+   * all that is in it takes part in that. What V8 knows nothing of by then has the code thrown away when it is met, and so has
+   * a shape in it whose last object goes with the run. So what is rare, the options, and what comes before the first chunk and
+   * after the last one stand outside of it.
    */
-  async #loop(run: ChunkFunction, options: JobExecutionOptions, total: number, first?: number): Promise<void> {
-    const { ticket } = this;
-    const { number } = this.host;
-    const careful = this.#careful;
-    const signal = this.lone ? undefined : this.signal;
-    // Where nobody else is told of a chunk, the engine may end the run with the last one.
-    const saves = this.host.saves();
-    const ends = this.held || options.onChunkComplete || options.onProgress || saves ? 0 : this.number;
-    let next = first ?? nextChunk(number, ticket);
+  async #loop(shared: Shared, first: number): Promise<number> {
+    let next = first;
     for (;;) {
       this.#taken += 1;
       const late = this.#taken % LOOK === 0 && clock() - this.#turnedAt > LONGEST_TURN_MS;
       if (next < 0 || late || this.wary || this.#turning) {
         next = await this.#attend(next, late);
-        if (next < 0) return;
+        if (next < 0) return next;
       }
       const index = next >>> 0;
       const attempt = Math.floor(next / SHIFT);
       const chunk = this.chunk(index);
-      if (saves) this.host.touched(this.id);
+      if (shared.saves) this.host.touched(this.id);
       const begun = clock();
       let result: WorkerResult;
       let silent: boolean;
       try {
-        result = await (careful ? this.#carefully(run, chunk, index, attempt, options) : run(chunk, this, attempt, signal, index));
+        result = await (this.#careful ? this.#carefully(shared, chunk, index, attempt) : shared.runner.run(chunk, this, attempt, shared.signal, index));
         silent = (result as WorkerResult | null | undefined)?.exitCode === 0 && !result.stdout && !result.stderr;
       } catch (error) {
         next = this.#failed(index, attempt, chunk, error);
         continue;
       }
       if (silent && !this.over) {
-        next = completeChunk(number, ticket, ends, index, attempt, durationOf(result, begun));
-        if (next < ENDED) {
-          this.finish(next - ENDED);
-          return;
-        }
-        this.#done(chunk, result, options, total);
+        next = completeChunk(this.host.number, this.ticket, shared.ends, index, attempt, durationOf(result, begun));
+        if (next < ENDED) return next;
+        this.#done(chunk, result, shared.total);
       } else {
-        next = this.#settle(index, attempt, chunk, result, begun, options, total);
+        next = this.#settle(index, attempt, chunk, result, begun, shared.total);
       }
     }
   }
@@ -557,13 +561,13 @@ export class JobRun {
   }
 
   /** Runs a chunk within its limits, and looks at its output. */
-  async #carefully(run: ChunkFunction, chunk: RenderJobChunk, index: number, attempt: number, options: JobExecutionOptions): Promise<WorkerResult> {
+  async #carefully({ runner, options }: Shared, chunk: RenderJobChunk, index: number, attempt: number): Promise<WorkerResult> {
     const watch = this.#watch(chunk, attempt, options);
     const { signal } = watch;
     try {
       await checkInside((chunk as Partial<RenderJobChunk>).outputFile, options);
       if (signal.aborted) throw aborted('The chunk was not begun', signal);
-      const work = Promise.resolve(run(chunk, this, attempt, signal, index)).then(async (done) => {
+      const work = Promise.resolve(runner.run(chunk, this, attempt, signal, index)).then(async (done) => {
         await checkOutput(chunk, options, done);
         return done;
       });
@@ -579,7 +583,7 @@ export class JobRun {
   }
 
   /** What comes of a result with output, of a bad one, and of one that comes too late; gives the next chunk. */
-  #settle(index: number, attempt: number, chunk: RenderJobChunk, result: WorkerResult, begun: number, options: JobExecutionOptions, total: number): number {
+  #settle(index: number, attempt: number, chunk: RenderJobChunk, result: WorkerResult, begun: number, total: number): number {
     const engine = this.#engine;
     const { ticket } = this;
     if (typeof result !== 'object' || (result as unknown) === null || !Number.isInteger(result.exitCode)) {
@@ -599,16 +603,18 @@ export class JobRun {
       return next;
     }
     const next = engine.completeWith(ticket, index, attempt, durationOf(result, begun), stdout, stderr);
-    this.#done(chunk, result, options, total);
+    this.#done(chunk, result, total);
     return next;
   }
 
   /** A chunk is completed. */
-  #done(chunk: RenderJobChunk, result: WorkerResult, options: JobExecutionOptions, total: number): void {
+  #done(chunk: RenderJobChunk, result: WorkerResult, total: number): void {
     this.#completed += 1;
     this.host.touched(this.id);
-    if (options.onChunkComplete) this.call('onChunkComplete', options.onChunkComplete, chunk.id, result);
-    if (options.onProgress) this.call('onProgress', options.onProgress, this.#completed, total);
+    if (this.#told) {
+      this.call('onChunkComplete', this.#told.onChunkComplete, chunk.id, result);
+      this.call('onProgress', this.#told.onProgress, this.#completed, total);
+    }
   }
 
   /** Waits until an attempt is counted, where a chunk may be what killed the owner before. */
@@ -731,7 +737,7 @@ export class JobRun {
   }
 
   #mergingOf(adapter: WorkerAdapter | undefined, options: JobExecutionOptions): Merging {
-    return { id: this.id, engine: this.#engine, owner: this.host.owner, adapter, options };
+    return { id: this.id, engine: this.#engine, owner: this.host.owner(), adapter, options };
   }
 
   /** The merged output, if it is there and not empty. */
@@ -745,6 +751,18 @@ export class JobRun {
     });
   }
 
+  static {
+    const run = new JobRun(undefined as never, '', 0, 0, {});
+    // What changes while chunks run has changed: else V8 takes it for constant, and begins again with the loop when it is not.
+    run.over = run.lone = run.plain = run.held = run.wary = run.bound = run.#careful = true;
+    run.#taken = run.#completed = 1;
+    run.#turnedAt = clock();
+    run.#turning = Promise.resolve();
+    run.#controller = quietController();
+    run.#slice = { from: 0, chunks: [], plain: true };
+    run.#told = run.given = {};
+    keepShapeOf(run);
+  }
 }
 
 /** How long a chunk took: what its adapter says, if that can be. */

@@ -1,8 +1,9 @@
 /** Saves of jobs through a repository that is JavaScript: one job one save at a time, what comes meanwhile together. */
 import type { Engine } from './binding.js';
 import { FramewrightError, messageOf } from './errors.js';
-import { mirroring } from './memory-repository.js';
+import { isOwn, mirroring } from './memory-repository.js';
 import type { Patience } from './patience.js';
+import { keepShapeOf } from './shapes.js';
 import { sleep } from './timers.js';
 import type { JobRepository, JobStatus, JobStatusInput } from './types.js';
 
@@ -32,11 +33,18 @@ export class Saver {
     readonly repository: JobRepository,
     /** The repository is the truth; otherwise it is told what the native store has already. */
     readonly outside: boolean,
+    /** The repository is a durable one of ours, which the engine writes to itself. */
+    readonly durable: boolean,
     readonly patience: Patience,
     readonly warn: (id: string, message: string, error: unknown) => void,
     /** Somebody else deleted the job. */
     readonly deleted: (id: string) => void,
   ) {}
+
+  /** Whether changes are saved through JavaScript: the store is there, or its `save` is not its own any more. */
+  get isNeeded(): boolean {
+    return this.outside || (!this.durable && !isOwn.save(this.repository));
+  }
 
   /** Saves a job of that id for the first time. */
   async first(id: string): Promise<void> {
@@ -165,3 +173,5 @@ export class Saver {
     this.#jobs.delete(id);
   }
 }
+
+keepShapeOf(new Saver(undefined as never, undefined as never, false, false, undefined as never, () => undefined, () => undefined));

@@ -6,15 +6,17 @@ const CONCURRENCY = 10;
 const WARM = 5_000;
 const SIZES = [10_000, 100_000];
 
+let first = 0;
+const adapter = {
+  async execute() {
+    if (first === 0) first = performance.now();
+    return { exitCode: 0, stdout: '', stderr: '', durationMs: 1 };
+  },
+};
+
 async function throughManager(spec) {
   const { InMemoryJobRepository, JobExecutor, JobManager } = framewright();
-  let first = 0;
-  const adapter = {
-    async execute() {
-      if (first === 0) first = performance.now();
-      return { exitCode: 0, stdout: '', stderr: '', durationMs: 1 };
-    },
-  };
+  first = 0;
   const manager = new JobManager(new InMemoryJobRepository(), new JobExecutor(adapter));
   const begun = performance.now();
   const id = await manager.submitJob(spec, { concurrency: CONCURRENCY });
