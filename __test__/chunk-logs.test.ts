@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { Folder } from './support/folder.js';
 import { open } from './support/managers.js';
 import { rejection } from './support/rejection.js';
-import { durables } from './support/repositories.js';
+import { durables, stores } from './support/repositories.js';
 import { adapters, shellJob } from './support/shell.js';
 
 const MEGABYTE = 2 ** 20;
@@ -91,6 +91,30 @@ describe.each(durables)('logs in $kind', ({ create }) => {
     expect(await manager.readLog(id, { chunkId: 0 })).toBe('');
     expect(await refusal(manager, id, { chunkId: 0, attempt: 2 })).toBe('NOT_FOUND');
   });
+});
+
+it.each(stores)('[F129] of a program that runs are followed in $kind while it says more, and never get shorter', async ({ create }) => {
+  const folder = new Folder();
+  const manager = open(await create().open(), new JobExecutor(new LocalWorkerAdapter()));
+  let heard = (): void => undefined;
+  const said = new Promise<void>((resolve) => (heard = resolve));
+  const id = await manager.submitJob(shellJob(1, 'echo first; echo problem >&2; until [ -e go ]; do sleep 0.01; done; echo second'), {
+    jobDir: folder.path,
+    onChunkStderr: () => heard(),
+  });
+  await said;
+  expect(await manager.readLog(id, { chunkId: 0 })).toBe('first\n');
+  expect(await manager.readLog(id, { chunkId: 0, stream: 'stderr' })).toBe('problem\n');
+  expect(await manager.readLog(id, { chunkId: 0, attempt: 1, tailBytes: 3 })).toBe('st\n');
+  folder.write('go', '');
+  let longest = '';
+  for (let ended = false; !ended; ) {
+    ended = (await manager.getJob(id))?.state === 'completed';
+    const now = await manager.readLog(id, { chunkId: 0 });
+    expect(now.startsWith(longest)).toBe(true);
+    longest = now;
+  }
+  expect(longest).toBe('first\nsecond\n');
 });
 
 const cuts = (whole: string): number[] => [...whole.matchAll(/\n\.\.\. \[(\d+) bytes cut] \.\.\.\n/g)].map((cut) => Number(cut[1]));

@@ -20,6 +20,7 @@ use crate::job::output_progress::ProgressReader;
 use crate::job::placeholder::{self, Values};
 use crate::job::spec::Chunk;
 use crate::job::{ErrorCode, ErrorInfo, Spec, command};
+use crate::repository::durable::LogStream;
 
 /// How chunks are run as processes.
 #[derive(Debug, Clone)]
@@ -280,9 +281,9 @@ impl Driven {
             over.map_or(Ok(next), Err)
         };
         let heard_now = || begun.elapsed().as_millis() as u64 + 1;
-        let mut logs = Manager::logs();
+        let log = self.manager.live_logs.begin(ticket, index, attempt);
         let mut on_output = |stream: Stream, text: &str| {
-            logs[usize::from(stream == Stream::Stderr)].push(text);
+            log.push(if stream == Stream::Stderr { LogStream::Stderr } else { LogStream::Stdout }, text);
             sign.store(heard_now(), Ordering::Relaxed);
             if let Some(fraction) = reader.as_mut().and_then(|reader| reader.feed(text, chunk.start_frame, chunk.frame_count)) {
                 self.manager.chunk_progress(ticket, index, fraction);
@@ -328,7 +329,7 @@ impl Driven {
                 }
             }
         };
-        self.manager.keep_logs(ticket, index, attempt, logs);
+        log.hand_on(|texts| self.manager.keep_texts(ticket, index, attempt, texts));
         match (finished, expired.into_inner()) {
             (Ok(finished), Some(mut error)) => {
                 error.stderr_tail = Some(crate::job::error::tail(&finished.stderr, 4096).to_owned()).filter(|tail| !tail.is_empty());

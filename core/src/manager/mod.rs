@@ -11,6 +11,7 @@ mod control;
 pub mod drive;
 mod durable;
 mod lease;
+mod live_logs;
 mod notice;
 pub mod output_places;
 mod outputs;
@@ -91,6 +92,8 @@ pub struct Manager {
     runs: bool,
     /// Types of job that it runs, besides those without one.
     kinds: Vec<Arc<str>>,
+    /// What its running programs have said so far.
+    live_logs: live_logs::LiveLogs,
     questions: Mutex<HashMap<u32, tokio::sync::oneshot::Sender<Result<bool, String>>>>,
     /// Runs that have ended since jobs were last claimed.
     ended: AtomicU32,
@@ -163,6 +166,7 @@ impl Manager {
             number,
             runs,
             kinds,
+            live_logs: live_logs::LiveLogs::default(),
             questions: Mutex::default(),
             ended: AtomicU32::new(0),
             epoch: Instant::now(),

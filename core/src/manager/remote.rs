@@ -98,38 +98,51 @@ impl Manager {
         if wanted == 0 || wanted > latest {
             return Err(none(format!("Chunk {chunk_id} of job \"{id}\" has no attempt {wanted}")));
         }
-        let name = id.clone();
-        let found = durable.store.call(move |repository| async move { repository.read_log(&name, index, wanted, stream).await }).await?;
-        if let Some(text) = found {
+        // As it is said, where the program runs here; of others it is there once the attempt has ended.
+        if let Some(text) = self.entry_of(&id).and_then(|entry| self.live_logs.said(entry.ticket, index, wanted, stream)) {
             return Ok(text);
         }
-        // On its way to the store: of very much output not all comes with the end of its attempt.
-        if let Some(cell) = self.repository.cell(&id)
-            && let Some(text) = cell.lock().logs.as_ref().and_then(|logs| logs.get(index, wanted, stream))
-        {
+        let cell = self.repository.cell(&id);
+        if let Some(text) = cell.as_ref().and_then(|cell| cell.lock().logs.as_ref()?.get(index, wanted, stream).cloned()) {
             return Ok(text.to_string());
         }
-        // What was said by an attempt of which nothing is kept is nothing; one that runs has said nothing for good yet.
-        Ok(String::new())
+        let read = || {
+            let id = id.clone();
+            durable.store.call(move |repository| async move { repository.read_log(&id, index, wanted, stream).await })
+        };
+        let mut found = read().await?;
+        if let (None, Some(cell)) = (&found, &cell)
+            && self.cell_committed(cell).await.is_ok()
+        {
+            // It was on its way.
+            found = read().await?;
+        }
+        // What was said by an attempt of which nothing is kept is nothing.
+        Ok(found.unwrap_or_default())
     }
 
     fn log_here(&self, id: &str, chunk_id: u64, attempt: Option<u32>, stream: LogStream) -> Result<String, Error> {
         let none = |what: String| Error::new(ErrorCode::NotFound, what);
         let cell = self.repository.visible(id).ok_or_else(|| Error::not_found(id))?;
-        let mut slot = cell.lock();
-        let job = slot.job()?;
-        let index = job.spec.index_of(chunk_id).ok_or_else(|| none(format!("Job \"{id}\" has no chunk {chunk_id}")))?;
-        let latest = job.rows.get(index).attempt;
-        let wanted = attempt.unwrap_or(latest);
-        if wanted == 0 || wanted > latest {
-            return Err(none(format!("Chunk {chunk_id} of job \"{id}\" has no attempt {wanted}")));
-        }
-        let kept = job.rows.output(index).filter(|_| wanted == latest).map(|output| match stream {
-            LogStream::Stdout => output.stdout.to_string(),
-            LogStream::Stderr => output.stderr.to_string(),
-        });
-        let whole = slot.logs.as_ref().and_then(|logs| logs.get(index, wanted, stream));
-        Ok(whole.map(|text| text.to_string()).or(kept).unwrap_or_default())
+        let (index, wanted, tail) = {
+            let mut slot = cell.lock();
+            let job = slot.job()?;
+            let index = job.spec.index_of(chunk_id).ok_or_else(|| none(format!("Job \"{id}\" has no chunk {chunk_id}")))?;
+            let latest = job.rows.get(index).attempt;
+            let wanted = attempt.unwrap_or(latest);
+            if wanted == 0 || wanted > latest {
+                return Err(none(format!("Chunk {chunk_id} of job \"{id}\" has no attempt {wanted}")));
+            }
+            let tail = job.rows.output(index).filter(|_| wanted == latest).map(|output| match stream {
+                LogStream::Stdout => output.stdout.to_string(),
+                LogStream::Stderr => output.stderr.to_string(),
+            });
+            (index, wanted, tail)
+        };
+        // What ends meanwhile is found as it was handed on.
+        let live = self.entry_of(id).and_then(|entry| self.live_logs.said(entry.ticket, index, wanted, stream));
+        let whole = || cell.lock().logs.as_ref()?.get(index, wanted, stream).map(|text| text.to_string());
+        Ok(live.or_else(whole).or(tail).unwrap_or_default())
     }
 
     /// Pauses, cancels or deletes a job on a durable store. [`Controlled::Stopping`]: it is owned here and being stopped,

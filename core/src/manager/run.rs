@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use tokio_util::sync::CancellationToken;
 
+use super::live_logs::LOG_END;
 use super::{Entry, Manager, Stopping};
 use crate::executor::process::Kept;
 use crate::executor::schedule::{Next, Schedule};
@@ -28,8 +29,6 @@ pub const BUSY: f64 = -3.0;
 /// In place of a chunk: none was asked for yet.
 pub const NOT_TAKEN: f64 = -4.0;
 
-/// Bytes of each end of a stream that are kept of an attempt: of up to 16 MiB all of it.
-const LOG_END: usize = 8 * 1024 * 1024;
 /// The line in what an adapter has cut so already, which is not to be cut again.
 const CUT_LINE: usize = 64;
 /// Bytes of each stream that the status keeps of a chunk.
@@ -189,16 +188,8 @@ impl Manager {
         self.keep_texts(ticket, index, attempt, [stdout, stderr].map(bounded));
     }
 
-    /// For the whole outputs of an attempt: stdout and stderr.
-    pub(super) fn logs() -> [Kept; 2] {
-        [Kept::new(LOG_END), Kept::new(LOG_END)]
-    }
-
-    pub(super) fn keep_logs(&self, ticket: u32, index: u32, attempt: u32, logs: [Kept; 2]) {
-        self.keep_texts(ticket, index, attempt, logs.map(Kept::into_text));
-    }
-
-    fn keep_texts(&self, ticket: u32, index: u32, attempt: u32, texts: [String; 2]) {
+    /// Keeps what the two streams of an attempt said.
+    pub(super) fn keep_texts(&self, ticket: u32, index: u32, attempt: u32, texts: [String; 2]) {
         let Some(entry) = self.entry(ticket) else { return };
         for (stream, text) in [LogStream::Stdout, LogStream::Stderr].into_iter().zip(texts) {
             if !text.is_empty() {

@@ -243,7 +243,7 @@ fn text_and_rest(bytes: &[u8]) -> (Cow<'_, str>, &[u8]) {
 }
 
 /// The first and the last bytes of a text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Kept {
     limit: usize,
     head: String,
