@@ -550,7 +550,8 @@ declare class JobManager {
     }): Promise<void>;
     /**
      * What an attempt of a chunk said, by default the latest one on stdout. Up to 16 MiB of each stream are kept whole, more
-     * as head and tail; `tailBytes`: only the end.
+     * as head and tail; `tailBytes`: only the end. Of a process that this manager runs it is what was said so far; what an
+     * adapter of the user's runs, or another manager, is there once the attempt has ended.
      *
      * @throws FramewrightError NOT_FOUND for a job, chunk or attempt that does not exist.
      */

@@ -21,7 +21,6 @@ import { QUIET, script } from './support/script.js';
 import { specOf } from './support/specs.js';
 import { nextEvent, traceOf, typesOf } from './support/trace.js';
 import { turn, turns, until } from './support/turns.js';
-import { VersionedRepository } from './support/versioned-repository.js';
 
 /** The states that a job was saved in, repetitions left out. */
 function statesOf(saves: readonly JobStatusInput[], id: string): string[] {
@@ -97,32 +96,6 @@ describe('a repository written in plain JavaScript', () => {
     expect(status).toMatchObject({ state: 'failed', recoveries: [{ previousState: 'running' }] });
     expect(status.error).toContain('died 1 times');
     await manager.cancelJob(id);
-  });
-
-  it('[F30] that refuses stale versions: a job that somebody deletes there is stopped and does not come back', async () => {
-    const repository = new VersionedRepository(true);
-    const stopped = deferred();
-    const report = deferred<() => void>();
-    const manager = open(
-      repository,
-      JobExecutor.fromFunction(async (chunk, { signal }) => {
-        if (chunk.id === 0) return new Promise<void>((resolve) => report.resolve(resolve));
-        await whenAborted(signal).catch(() => undefined);
-        stopped.resolve();
-        // Deaf until it is given up: meanwhile the save that was refused is tried again.
-        return new Promise(() => undefined);
-      }),
-      { abortGraceMs: 200 },
-    );
-    const id = await manager.submitJob(specOf(2), { concurrency: 2 });
-    const finish = await report.promise;
-    await until(async () => (await repository.get(id))?.chunksByState?.running === 2);
-    await repository.delete(id);
-    finish();
-    await stopped.promise;
-    expect((await rejection(manager.waitForJob(id))).code).toBe('NOT_FOUND');
-    await manager.close();
-    expect(await repository.list()).toEqual([]);
   });
 
   it('[F11] submitJob resolves when the record is kept, and nothing runs before', async () => {

@@ -20,6 +20,17 @@ describe('outputs of processes', () => {
     expect(readdirSync(folder.file('blender'))).toEqual(['frame_0007.png']);
   });
 
+  it('[F65] names that a tool makes by adding to the one it is given have that of the output, once the chunk is done', async () => {
+    const folder = new Folder();
+    const manager = manage();
+    const frames = (id: number) => chunk(`printf a > "$0"0001.png; printf b > "$0"0002.png; exit ${id}`, `frames/shot${id}_`, id);
+    const id = await manager.submitJob({ chunks: [frames(0), frames(1)] }, { jobDir: folder.path, failurePolicy: 'continue' });
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'failed', completedChunks: 1 });
+    // Of the chunk that failed nothing is left.
+    expect(readdirSync(folder.file('frames')).toSorted()).toEqual(['shot0_0001.png', 'shot0_0002.png']);
+    expect(folder.read('frames/shot0_0002.png')).toBe('b');
+  });
+
   it('[F65] a folder takes the place of one that is there', async () => {
     const folder = new Folder();
     for (const content of ['first', 'second']) {

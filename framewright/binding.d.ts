@@ -99,6 +99,8 @@ export declare class Engine {
   discard(ticket: number): void
   /** Brings a job of the store behind JavaScript into the cache. */
   adopt(status: string): void
+  /** Takes in what somebody else saved over a job in a store behind JavaScript. */
+  takeIn(status: string): void
   /** Drops a job that is not worked on from the cache. */
   release(id: string): void
   isBehind(): boolean
@@ -291,6 +293,9 @@ export interface EventPage {
 
 /** Whether jobs wait that could be started now. */
 export declare function hasReady(engine: number): boolean
+
+/** Whether tools write many files by this name: they put a number in. */
+export declare function isPattern(output: string): boolean
 
 /** A page of a listing. */
 export interface JobPage {

@@ -11,9 +11,6 @@ import { exitCodeOf, textOf } from './results.js';
 import { stitcherKind } from './stitchers.js';
 import type { JobErrorInfo, JobExecutionOptions, WorkerAdapter, WorkerJob, WorkerResult } from './types.js';
 
-/** A name of many files: tools put a number in. */
-const PATTERN = /%\d*d|#/;
-
 /** Whose chunks are merged. */
 export interface Merging {
   readonly id: string;
@@ -69,7 +66,7 @@ async function runCommand(merging: Merging, path: string | undefined, signal: Ab
   if (ours && jobDir !== undefined) await mkdir(resolve(jobDir), { recursive: true });
   if (ours && path !== undefined) await mkdir(dirname(path), { recursive: true });
   const named = words.some((word) => word.includes('{outputFile}'));
-  if (!ours || !named || path === undefined || outputFile === undefined || PATTERN.test(outputFile)) {
+  if (!ours || !named || path === undefined || outputFile === undefined || binding.isPattern(outputFile)) {
     await callRunner(merging, runner, words, outputFile, signal);
     return true;
   }

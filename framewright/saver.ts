@@ -5,7 +5,7 @@ import { isOwn, mirroring } from './memory-repository.js';
 import type { Patience } from './patience.js';
 import { keepShapeOf } from './shapes.js';
 import { sleep } from './timers.js';
-import type { JobRepository, JobStatus, JobStatusInput } from './types.js';
+import type { JobRepository, JobState, JobStatus, JobStatusInput } from './types.js';
 
 /** After so many failures in a row those who wait are told; saving goes on. */
 const PATIENCE = 5;
@@ -26,6 +26,8 @@ export class Saver {
   readonly #seen = new Map<string, number>();
   /** Jobs that somebody deleted while they were at work here. */
   readonly #gone = new Set<string>();
+  /** States whose save had no answer: the store may have them. */
+  readonly #unsure = new Map<string, Set<JobState>>();
   #ended = false;
 
   constructor(
@@ -85,6 +87,7 @@ export class Saver {
   saw(id: string, status: JobStatusInput | undefined): void {
     if (status === undefined) {
       this.#seen.delete(id);
+      this.#unsure.delete(id);
       return;
     }
     // A store that gives back what it was given still has the version that was named to it; one that counts is beyond it.
@@ -119,7 +122,13 @@ export class Saver {
       if (seen === undefined) delete (status as Partial<JobStatus>).version;
       else status.version = seen;
       Object.assign(status.record as object, { named: seen ?? null });
-      await this.repository.save(status);
+      try {
+        await this.repository.save(status);
+      } catch (error) {
+        if (!isConflict(error)) this.#unsure.set(id, (this.#unsure.get(id) ?? new Set()).add(status.state));
+        throw error;
+      }
+      this.#unsure.delete(id);
       this.#seen.set(id, (seen ?? 0) + 1);
     } else {
       await mirroring(status, () => this.repository.save(status));
@@ -127,16 +136,20 @@ export class Saver {
     this.engine.saved(id, snapshot.version);
   }
 
-  /** After a conflict (or an answer that was lost): which version does the store have? */
+  /** After a conflict (or an answer that was lost): what does the store have? What others have put there stays. */
   async #look(id: string, error: unknown): Promise<void> {
-    if (!this.outside || (error as { code?: unknown } | undefined)?.code !== 'CONFLICT') return;
+    if (!this.outside || !isConflict(error)) return;
     try {
       const status = (await this.patience.with(this.repository.get(id))) ?? undefined;
-      const gone = status === undefined && this.#seen.has(id);
+      const known = this.#seen.has(id);
       this.saw(id, status);
-      if (!gone) return;
-      this.#gone.add(id);
-      this.deleted(id);
+      if (status) {
+        // What may be our own save is older than what is known here.
+        if (known && !this.#unsure.get(id)?.has(status.state)) this.engine.takeIn(JSON.stringify(status));
+      } else if (known) {
+        this.#gone.add(id);
+        this.deleted(id);
+      }
     } catch {
       // Looked at again after the next try.
     }
@@ -172,6 +185,10 @@ export class Saver {
     }
     this.#jobs.delete(id);
   }
+}
+
+function isConflict(error: unknown): boolean {
+  return (error as { code?: unknown } | undefined)?.code === 'CONFLICT';
 }
 
 keepShapeOf(new Saver(undefined as never, undefined as never, false, false, undefined as never, () => undefined, () => undefined));

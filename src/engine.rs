@@ -302,6 +302,12 @@ impl Engine {
         self.inner.adopt(&status).map_err(thrown)
     }
 
+    /// Takes in what somebody else saved over a job in a store behind JavaScript.
+    #[napi(catch_unwind)]
+    pub fn take_in(&self, status: String) -> Result<()> {
+        self.inner.repository.take_in(&status).map_err(thrown)
+    }
+
     /// Drops a job that is not worked on from the cache.
     #[napi(catch_unwind)]
     pub fn release(&self, id: String) {

@@ -27,6 +27,12 @@ pub fn concat_list(inputs: Vec<String>) -> Result<String> {
     merge::concat_list(&paths(inputs)).map_err(merge_failed)
 }
 
+/// Whether tools write many files by this name: they put a number in.
+#[napi]
+pub fn is_pattern(output: String) -> bool {
+    framewright_core::manager::output_places::is_pattern(&output)
+}
+
 /// A name beside `output` with the same extension.
 #[napi(catch_unwind)]
 pub fn temporary_beside(output: String, tag: String) -> String {

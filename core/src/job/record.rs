@@ -332,6 +332,24 @@ impl Job {
             self.finished_at = Some(now);
         }
     }
+
+    /// Takes in what somebody saved over the job while it was worked on here; gives whether the work goes on. Of a job that
+    /// goes on for them, how far it is and how it ended is what is known here; the rest is theirs.
+    pub fn take_in(&mut self, theirs: Job, now: f64) -> bool {
+        if !matches!(theirs.state, JobState::Pending | JobState::Running) {
+            self.replace_public(theirs, now);
+            return false;
+        }
+        let kept = theirs.extras.unwrap_or_default();
+        let extras = self.extras_mut();
+        extras.fields = kept.fields;
+        extras.meta = kept.meta;
+        self.created_at = theirs.created_at;
+        if theirs.spec.len() == self.spec.len() {
+            self.spec = theirs.spec;
+        }
+        true
+    }
 }
 
 #[cfg(test)]

@@ -498,19 +498,11 @@ impl Manager {
         match read(&stored) {
             Ok(theirs) => {
                 let mut slot = cell.lock();
-                let running = theirs.state == JobState::Running || theirs.state == JobState::Pending;
+                let mut goes_on = true;
                 self.give_back(&mut slot, taken);
                 if let Ok(job) = slot.job() {
-                    let state = job.state;
                     let version = job.version.max(theirs.version) + 1;
-                    let theirs_state = theirs.state;
-                    job.replace_public(theirs, now_ms());
-                    if running && theirs_state != state {
-                        job.state = state;
-                    }
-                    if running && state != JobState::Pending {
-                        job.count_again();
-                    }
+                    goes_on = job.take_in(theirs, now_ms());
                     job.version = version;
                 }
                 if let Some(kept) = &mut slot.kept {
@@ -520,7 +512,7 @@ impl Manager {
                 }
                 self.repository.changed(&cell.id, &mut slot);
                 drop(slot);
-                if !running && let Some(entry) = self.entry_of(&cell.id) {
+                if !goes_on && let Some(entry) = self.entry_of(&cell.id) {
                     self.stop(&entry, super::Stopping::from(Ask::Withdraw));
                 }
             }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::output_places::{is_pattern, prepare_folder, put_folder, remove_blocking, remove_leftovers};
+use super::output_places::{is_pattern, prepare_folder, publish_made_from, put_folder, remove_blocking, remove_leftovers, remove_made_from};
 use super::outputs::OutputFile;
 use super::{Entry, Manager, Notice, WAIT};
 use crate::executor::merge::{publish, temporary_beside};
@@ -247,8 +247,9 @@ impl Driven {
             },
             other => other,
         };
-        if let (Some(_), Some(file), false) = (&temporary, &file, matches!(outcome, Outcome::Completed(_))) {
-            remove(file.clone()).await;
+        if let (Some(_), Some((file, output)), false) = (&temporary, files, matches!(outcome, Outcome::Completed(_))) {
+            let (file, output) = (file.to_owned(), output.to_owned());
+            let _ = tokio::task::spawn_blocking(move || remove_made_from(&file, &output)).await;
         }
         outcome
     }
@@ -387,6 +388,8 @@ impl Driven {
             match found {
                 Ok(meta) if renamed && meta.is_file() => publish(&from, &to).map(|_| ()),
                 Ok(_) if renamed => put_folder(&from, &to),
+                // A tool may have taken the name for the beginning of those of its files.
+                Err(_) if renamed => publish_made_from(&from, &to).map(|_| ()),
                 _ => Ok(()),
             }
             .map_err(|error| format!("its output {} can't be put in place: {error}", to.display()))?;

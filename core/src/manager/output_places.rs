@@ -1,8 +1,10 @@
 //! Where processes write their outputs: in which folders, under which names, and what a killed attempt left there. All of it blocks.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::executor::merge::temporary_beside;
+use crate::executor::merge::{publish, temporary_beside};
 
 /// Whether a file stays in the job's folder when links are followed, its own included.
 ///
@@ -48,8 +50,41 @@ pub(super) fn put_folder(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Files whose names tools made from a temporary one by adding to it (`frame_` became `frame_0001.png`), each with the name
+/// that it would have by the final one.
+fn made_from(temporary: &Path, output: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let stem = |path: &Path| if output.extension().is_some() { path.file_stem() } else { path.file_name() }.map(|name| name.as_bytes().to_vec());
+    let (Some(begin), Some(stem)) = (stem(temporary), stem(output)) else { return Vec::new() };
+    let Some(folder) = temporary.parent() else { return Vec::new() };
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let found = std::fs::read_dir(here).into_iter().flatten().flatten().filter_map(|entry| {
+        let rest = entry.file_name().as_bytes().strip_prefix(&*begin)?.to_vec();
+        let mut name = stem.clone();
+        name.extend(rest);
+        Some((folder.join(entry.file_name()), folder.join(OsString::from_vec(name))))
+    });
+    found.filter(|(from, _)| from != temporary).collect()
+}
+
+/// Gives files their names that a tool made from a temporary one; gives how many.
+pub(super) fn publish_made_from(temporary: &Path, output: &Path) -> std::io::Result<usize> {
+    let files = made_from(temporary, output);
+    for (from, to) in &files {
+        if from.is_file() { publish(from, to).map(|_| ()) } else { put_folder(from, to) }?;
+    }
+    Ok(files.len())
+}
+
+/// Removes what a failed attempt has written under a temporary name, or under names made from it.
+pub(super) fn remove_made_from(temporary: &Path, output: &Path) {
+    for (file, _) in made_from(temporary, output) {
+        remove_blocking(&file);
+    }
+    remove_blocking(temporary);
+}
+
 /// Whether tools write many files by this name: they put a number in (`frame-%04d.png`, `frame-####`).
-pub(super) fn is_pattern(output: &str) -> bool {
+pub fn is_pattern(output: &str) -> bool {
     let numbered = |rest: &str| rest.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('d');
     output.contains('#') || output.split('%').skip(1).any(numbered)
 }
@@ -58,14 +93,15 @@ pub(super) fn is_pattern(output: &str) -> bool {
 pub(super) fn remove_leftovers(output: &Path, attempt: u32) {
     let Some(folder) = output.parent() else { return };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let part = |name: Option<&std::ffi::OsStr>| name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let begin = format!(".{}.", part(output.file_stem()));
-    let end = output.extension().map_or(".partial".to_owned(), |extension| format!(".partial.{}", extension.to_string_lossy()));
+    let stem = output.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let begin = format!(".{stem}.");
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(tag) = name.to_str().and_then(|name| name.strip_prefix(&*begin)?.strip_suffix(&*end)) else { continue };
+        let Some((tag, rest)) = name.to_str().and_then(|name| name.strip_prefix(&*begin)?.split_once(".partial")) else { continue };
+        // Of another output that differs in its extension only; tools add to names (`made_from`).
+        let ours = output.extension().is_none_or(|extension| rest.ends_with(&format!(".{}", extension.to_string_lossy())));
         let Some((number, id)) = tag.split_once('-') else { continue };
-        if number.parse::<u32>().is_ok_and(|number| number < attempt) && id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if ours && number.parse::<u32>().is_ok_and(|number| number < attempt) && id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             remove_blocking(&entry.path());
         }
     }
@@ -105,6 +141,38 @@ mod tests {
         let mut expected = keep.map(str::to_owned);
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    // [F65]
+    #[test]
+    fn names_that_tools_made_from_a_temporary_one_are_those_of_the_output() {
+        for (output, added, expected) in [
+            ("frame_", &["0001.png", "0002.png"][..], &["frame_0001.png", "frame_0002.png"][..]),
+            ("film.mp4", &["0001.mp4", ".mp4.json"], &["film.mp4.json", "film0001.mp4"]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let output = folder.path().join(output);
+            let temporary = temporary_beside(&output, "1-0123abcd");
+            let begin = if output.extension().is_some() { temporary.with_extension("") } else { temporary.clone() };
+            let add = |name: &Path, end: &str| PathBuf::from(format!("{}{end}", name.display()));
+            let others = ["other", ".frame_.2-0123abcd.partial0001.png"].map(|name| folder.path().join(name));
+            for file in added.iter().map(|end| add(&begin, end)).chain(others.clone()) {
+                std::fs::write(file, "x").unwrap();
+            }
+            assert_eq!(publish_made_from(&temporary, &output).unwrap(), added.len());
+            let mut left: Vec<PathBuf> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let mut all: Vec<PathBuf> = expected.iter().map(|name| folder.path().join(name)).chain(others.clone()).collect();
+            left.sort();
+            all.sort();
+            assert_eq!(left, all);
+
+            for end in added {
+                std::fs::write(add(&begin, end), "x").unwrap();
+            }
+            remove_made_from(&temporary, &output);
+            assert!(made_from(&temporary, &output).is_empty());
+            assert!(all.iter().all(|file| file.exists()));
+        }
     }
 
     // [F4]

@@ -710,6 +710,35 @@ impl MemoryRepository {
         }
     }
 
+    /// Takes in what somebody saved over a job in a store that this is the cache of: its status. What is not here stays so.
+    pub fn take_in(&self, json: &str) -> Result<(), Error> {
+        let now = now_ms();
+        let theirs = read_status(json, now, true)?.job;
+        let Some(cell) = self.cell(&theirs.id) else { return Ok(()) };
+        let mut slot = cell.lock();
+        if slot.gone {
+            return Ok(());
+        }
+        let known = slot.job()?;
+        let before = known.state;
+        let goes_on = known.take_in(theirs, now);
+        let after = known.state;
+        if !goes_on {
+            known.requested = None;
+        }
+        let owner = slot.owner();
+        if before != after {
+            self.reindex(&cell, before, after);
+            slot.notify(&cell.id);
+        }
+        drop(slot);
+        if !goes_on && let Some(owner) = owner {
+            owner.asked(&cell.id, Ask::Withdraw);
+        }
+        self.rest(&cell);
+        Ok(())
+    }
+
     /// Removes a job by its id, whoever runs it.
     pub fn delete(&self, id: &str) {
         let Some(cell) = self.cell(id) else { return };
