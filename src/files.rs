@@ -28,7 +28,7 @@ pub fn concat_list(inputs: Vec<String>) -> Result<String> {
 }
 
 /// Whether tools write many files by this name: they put a number in.
-#[napi]
+#[napi(catch_unwind)]
 pub fn is_pattern(output: String) -> bool {
     framewright_core::manager::output_places::is_pattern(&output)
 }
