@@ -165,6 +165,37 @@ describe('a job spec', () => {
     expect(paths(await refused({ chunks }))).toEqual(['chunks[1999].id', 'chunks[2100].outputFile', 'chunks[2400].command']);
   });
 
+  describe('[F1] [F2] of more than a thousand chunks', () => {
+    const many = (odd: Record<string, unknown>): unknown => {
+      const chunks = Array.from({ length: 1500 }, (_, id) => ({ id, startFrame: id * 2, frameCount: 2, outputFile: `o/${id}.mp4`, command: `render ${id}` }));
+      return { chunks: [...chunks, { id: 1500, startFrame: 3000, frameCount: 2, outputFile: 'o/last', command: 'render', ...odd }] };
+    };
+    const few = (odd: Record<string, unknown>): unknown => ({ chunks: [{ id: 0, startFrame: 0, frameCount: 2, outputFile: 'o/last', command: 'render', ...odd }] });
+
+    it.each([
+      [{ outputFile: 'a "b" \\ c\t\n.mp4' }],
+      [{ command: `render 'it''s' "ü 漢 \u{1F3AC}" \u0001` }],
+      [{ startFrame: -0 }],
+      [{ startFrame: Number.MAX_SAFE_INTEGER - 1, frameCount: 1 }],
+    ])('comes back as it was with %o', async (odd) => {
+      const manager = open(new InMemoryJobRepository(), idle);
+      const spec = many(odd) as JobSpecInput;
+      const id = await manager.submitJob(spec);
+      expect(JSON.parse(JSON.stringify((await manager.getJob(id))!.spec.chunks))).toEqual(JSON.parse(JSON.stringify(spec.chunks)));
+    });
+
+    it.each([
+      [{ command: 'a\0b' }], [{ outputFile: 'a\0b' }], [{ command: '' }], [{ outputFile: '' }], [{ outputFile: 'a\ud800b' }], [{ startFrame: NaN }],
+      [{ frameCount: 0 }], [{ frameCount: 1.5 }], [{ startFrame: -1 }], [{ startFrame: 2 ** 53 }], [{ id: -1 }], [{ id: 1.5 }], [{ command: "'" }],
+    ])('is refused with %o as a small one is', async (odd) => {
+      const big = await refused(many(odd));
+      const small = await refused(few(odd));
+      // What is no text is told with the place in its own.
+      const told = (message: string): string => message.replace(/ at line .*/, '');
+      expect(big.map(({ path, message }) => [path.replace('[1500]', '[0]'), told(message)])).toEqual(small.map(({ path, message }) => [path, told(message)]));
+    });
+  });
+
   it('[F2] chunks without frames, output or command are taken when a function renders them', async () => {
     const seen: number[] = [];
     const manager = open(

@@ -240,6 +240,11 @@ export declare class SpecBuilder {
   constructor(head: string, options: string, needsCommand: boolean)
   /** Takes the next chunks: JSON of an array. */
   push(chunks: string): void
+  /**
+   * Takes the next chunks, of each its `id`, `startFrame` and `frameCount`, and its `outputFile` and `command`, with a NUL
+   * between any two of the texts. Gives whether they can be that.
+   */
+  pushPlain(numbers: Float64Array, texts: string): boolean
   /** Resolves when all is read; rejects with every problem. */
   finish(): Promise<undefined>
 }

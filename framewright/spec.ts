@@ -82,6 +82,7 @@ async function takeSlices(
   const copies: Copies | undefined = loops ? { chunks: [], plain: true } : undefined;
   for (let from = 0; from < chunks.length; from += SLICE) {
     const slice = chunks.slice(from, from + SLICE);
+    if (pushPlain(builder, slice, copies?.chunks)) continue;
     builder.push(toJson(slice, 'job spec'));
     if (copies) for (const chunk of slice) copy(chunk, copies);
   }
@@ -89,6 +90,29 @@ async function takeSlices(
   const ticket = native(() => engine.submitBuilt(id, builder, fields, hold));
   taken(ticket, copies);
   return ticket;
+}
+
+/** Hands over chunks that all are ordinary ones, without JSON in between; gives whether they are. */
+function pushPlain(builder: InstanceType<typeof binding.SpecBuilder>, slice: unknown[], copies: RenderJobChunk[] | undefined): boolean {
+  if ('toJSON' in slice) return false;
+  const numbers = new Float64Array(slice.length * 3);
+  const texts: string[] = [];
+  const plain: RenderJobChunk[] = [];
+  for (const chunk of slice) {
+    if (!isOrdinary(chunk)) return false;
+    const own = copyOf(chunk);
+    const at = plain.length * 3;
+    numbers[at] = own.id;
+    numbers[at + 1] = own.startFrame;
+    numbers[at + 2] = own.frameCount;
+    texts.push(own.outputFile, own.command);
+    plain.push(own);
+  }
+  const all = texts.join('\0');
+  // What is no text as UTF-8 has it is for those who read JSON to refuse.
+  if (!all.isWellFormed() || !builder.pushPlain(numbers, all)) return false;
+  copies?.push(...plain);
+  return true;
 }
 
 /** The chunks of a spec; a getter of the user's may throw. */

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use framewright_core::job::plan::{Plan, PlanIssue};
-use framewright_core::job::spec::{Rules, SpecBuilder as Builder};
+use framewright_core::job::spec::{PlainChunks, Rules, SpecBuilder as Builder};
 use framewright_core::job::{Error, ErrorCode, Issue, Job, Options, Spec, command, status};
 use framewright_core::repository::memory::Cell;
-use napi::bindgen_prelude::{Env, PromiseRaw, Result, spawn_blocking};
+use napi::bindgen_prelude::{Env, Float64Array, PromiseRaw, Result, spawn_blocking};
 use napi_derive::napi;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -15,10 +15,16 @@ use tokio::task::JoinHandle;
 use crate::durable::promise;
 use crate::error::thrown;
 
+/// Some chunks, as JSON or plain.
+enum Slice {
+    Json(String),
+    Plain(PlainChunks),
+}
+
 /// Takes in a spec whose chunks come in slices. A thread of its own reads them while JavaScript writes the next ones.
 #[napi]
 pub struct SpecBuilder {
-    slices: Option<Sender<String>>,
+    slices: Option<Sender<Slice>>,
     reading: Option<JoinHandle<std::result::Result<Spec, Error>>>,
     options: Arc<Options>,
     built: Arc<Mutex<Option<Spec>>>,
@@ -31,11 +37,14 @@ impl SpecBuilder {
     pub fn new(head: String, options: String, needs_command: bool) -> Result<Self> {
         let options = Options::parse(&options).map_err(thrown)?;
         let given = options.clone();
-        let (sender, slices) = channel::<String>();
+        let (sender, slices) = channel::<Slice>();
         let reading = spawn_blocking(move || {
             let mut builder = Builder::new(&head, Rules { needs_command }, &given);
-            for chunks in slices {
-                builder.push(&chunks);
+            for slice in slices {
+                match slice {
+                    Slice::Json(chunks) => builder.push(&chunks),
+                    Slice::Plain(chunks) => builder.push_plain(&chunks),
+                }
             }
             builder.finish()
         });
@@ -45,10 +54,19 @@ impl SpecBuilder {
     /// Takes the next chunks: JSON of an array.
     #[napi(catch_unwind)]
     pub fn push(&mut self, chunks: String) {
-        if let Some(slices) = &self.slices {
-            // Who reads may have found an end: it is told by `finish`.
-            let _ = slices.send(chunks);
+        self.send(Slice::Json(chunks));
+    }
+
+    /// Takes the next chunks, of each its `id`, `startFrame` and `frameCount`, and its `outputFile` and `command`, with a NUL
+    /// between any two of the texts. Gives whether they can be that.
+    #[napi(catch_unwind)]
+    pub fn push_plain(&mut self, numbers: Float64Array, texts: String) -> bool {
+        let chunks = PlainChunks::read(&numbers, texts);
+        let taken = chunks.is_some();
+        if let Some(chunks) = chunks {
+            self.send(Slice::Plain(chunks));
         }
+        taken
     }
 
     /// Resolves when all is read; rejects with every problem.
@@ -66,6 +84,13 @@ impl SpecBuilder {
 }
 
 impl SpecBuilder {
+    fn send(&self, slice: Slice) {
+        if let Some(slices) = &self.slices {
+            // Who reads may have found an end: it is told by `finish`.
+            let _ = slices.send(slice);
+        }
+    }
+
     /// The spec and its options, once it was finished; only once.
     pub fn take(&mut self) -> Result<(Spec, Arc<Options>)> {
         let spec = self.built.lock().take().ok_or_else(used_twice)?;

@@ -18,6 +18,7 @@ use super::error::{Error, ErrorCode, Issue};
 use super::options::{MAX_SAFE, Options, shown};
 use super::plan::Plan;
 use super::scan::{self, Plain};
+use super::status::push_text;
 
 /// Problems told at the most; a file of a million bad chunks needs no million messages.
 const MOST_ISSUES: usize = 1000;
@@ -99,6 +100,28 @@ struct Parts<'a> {
     output_file: Option<&'a str>,
     command: Option<&'a str>,
     argv: Option<&'a [String]>,
+}
+
+/// Chunks that have exactly an `id`, a `startFrame`, a `frameCount`, an `outputFile` and a `command`.
+pub struct PlainChunks {
+    numbers: Vec<[u64; 3]>,
+    texts: String,
+}
+
+impl PlainChunks {
+    /// `numbers`: three of each chunk; `texts`: two of each, a NUL between any two. `None`: that is not what they are, or a
+    /// number is none that a chunk may have.
+    pub fn read(numbers: &[f64], texts: String) -> Option<Self> {
+        let (chunks, rest) = numbers.as_chunks::<3>();
+        let separators = texts.bytes().filter(|byte| *byte == 0).count();
+        if !rest.is_empty() || separators + 1 != 2 * chunks.len() {
+            return None;
+        }
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::float_cmp, reason = "what is not the same then is refused")]
+        let integer = |number: f64| Some(number as u64).filter(|integer| *integer <= MAX_SAFE && *integer as f64 == number);
+        let numbers = chunks.iter().map(|[id, start, count]| Some([integer(*id)?, integer(*start)?, integer(*count)?])).collect::<Option<_>>()?;
+        Some(Self { numbers, texts })
+    }
 }
 
 impl<'a> From<&'a Chunk> for Parts<'a> {
@@ -212,9 +235,15 @@ pub fn stays_inside(path: &str) -> bool {
     true
 }
 
+/// Whether one of these ASCII characters is in a text. Without a way out in the middle, many bytes are looked at in one step.
+fn has<const N: usize>(text: &str, any: [u8; N]) -> bool {
+    text.bytes().fold(false, |found, byte| found | any.contains(&byte))
+}
+
 /// One spelling for one file, as far as the text tells.
 fn normalized(path: &str) -> Cow<'_, str> {
-    if !path.contains("./") && !path.contains("//") {
+    let bytes = path.as_bytes();
+    if !bytes.iter().zip(bytes.iter().skip(1)).fold(false, |odd, (a, b)| odd | ((*b == b'/') & ((*a == b'/') | (*a == b'.')))) {
         return Cow::Borrowed(path);
     }
     let mut parts: Vec<&str> = Vec::new();
@@ -418,6 +447,37 @@ impl SpecBuilder {
         }
     }
 
+    /// Takes the next chunks, without a detour through JSON.
+    pub fn push_plain(&mut self, chunks: &PlainChunks) {
+        let mut texts = chunks.texts.split('\0');
+        let mut digits = itoa::Buffer::new();
+        self.list.reserve(chunks.numbers.len());
+        for [id, start_frame, frame_count] in &chunks.numbers {
+            let (output, command) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+            self.text.push(if self.text.is_empty() { '[' } else { ',' });
+            let offset = self.text.len();
+            for (name, number) in [("{\"id\":", id), (",\"startFrame\":", start_frame), (",\"frameCount\":", frame_count)] {
+                self.text.push_str(name);
+                self.text.push_str(digits.format(*number));
+            }
+            self.text.push_str(",\"outputFile\":");
+            push_text(&mut self.text, output);
+            self.text.push_str(",\"command\":");
+            push_text(&mut self.text, command);
+            self.text.push('}');
+            let parts = Parts {
+                id: *id,
+                start_frame: Some(*start_frame),
+                frame_count: Some(*frame_count),
+                frame_step: None,
+                output_file: Some(output),
+                command: Some(command),
+                argv: None,
+            };
+            self.take(self.list.len(), &parts, offset, self.text.len() - offset);
+        }
+    }
+
     /// Keeps the text of more chunks; gives its place.
     fn add_text(&mut self, chunks: &str) -> usize {
         if self.text.is_empty() {
@@ -471,9 +531,9 @@ impl SpecBuilder {
                     if self.rules.needs_command {
                         self.issue(at("command"), "must not be empty");
                     }
-                } else if text.contains('\0') {
+                } else if has(text, [0]) {
                     self.issue(at("command"), "must not contain a NUL character");
-                } else if text.contains(['"', '\'', '\\']) {
+                } else if has(text, *b"\"'\\") {
                     match command::split(text) {
                         Err(error) => self.issue(at("command"), error.to_string()),
                         Ok(words) if words.first().is_none_or(String::is_empty) => self.issue(at("command"), "must begin with a program"),
@@ -485,7 +545,7 @@ impl SpecBuilder {
             (None, None) => {}
         }
         if let Some(output) = chunk.output_file {
-            if output.is_empty() || output.contains('\0') {
+            if output.is_empty() || has(output, [0]) {
                 self.issue(at("outputFile"), "must not be empty or contain a NUL character");
             } else {
                 if self.inside_only && !stays_inside(output) {
@@ -784,6 +844,7 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(text: &str) -> Result<Spec, Error> {
         Spec::parse(text, Rules { needs_command: true }, &Options::default())
@@ -798,6 +859,65 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), serde_json::from_str::<Value>(text).unwrap());
         assert_eq!((spec.index_of(3), spec.index_of(1), spec.index_of(0)), (Some(0), Some(1), None));
         assert_eq!(spec.chunk(1).command.as_deref(), Some("c"));
+    }
+
+    proptest! {
+        // [F2]
+        #[test]
+        fn plain_chunks_are_taken_as_their_json_is(
+            chunks in prop::collection::vec((0u64..40, 0u64..MAX_SAFE + 2, 0u64..5, "[a-c/.\"\\\\é\n]{0,6}", "[a-z \"'\\\\{}]{0,12}"), 1..12),
+            at in 0usize..12,
+        ) {
+            let (options, rules) = (Options::default(), Rules { needs_command: true });
+            let json = |chunks: &[(u64, u64, u64, String, String)]| {
+                Value::from_iter(chunks.iter().map(|(id, start, count, output, command)| {
+                    serde_json::json!({ "id": id, "startFrame": start, "frameCount": count, "outputFile": output, "command": command })
+                }))
+                .to_string()
+            };
+            let (first, second) = chunks.split_at(at.min(chunks.len()));
+            let build = |plain: bool| {
+                let mut builder = SpecBuilder::new("{\"id\":\"x\"}", rules, &options);
+                for slice in [first, second].into_iter().filter(|slice| !slice.is_empty()) {
+                    let numbers: Vec<f64> = slice.iter().flat_map(|chunk| [chunk.0 as f64, chunk.1 as f64, chunk.2 as f64]).collect();
+                    let texts: Vec<&str> = slice.iter().flat_map(|chunk| [&*chunk.3, &*chunk.4]).collect();
+                    match PlainChunks::read(&numbers, texts.join("\0")).filter(|_| plain) {
+                        Some(chunks) => builder.push_plain(&chunks),
+                        None => builder.push(&json(slice)),
+                    }
+                }
+                builder.finish()
+            };
+            match (build(true), build(false)) {
+                (Ok(ours), Ok(theirs)) => {
+                    let written = |spec: &Spec| {
+                        let mut out = String::new();
+                        spec.write(&mut out);
+                        serde_json::from_str::<Value>(&out).unwrap()
+                    };
+                    prop_assert_eq!(written(&ours), written(&theirs));
+                    prop_assert_eq!((ours.frames, ours.len()), (theirs.frames, theirs.len()));
+                    for index in 0..ours.len() {
+                        prop_assert_eq!(ours.chunk(index), theirs.chunk(index));
+                    }
+                }
+                (Err(ours), Err(theirs)) => prop_assert_eq!(format!("{:?}", ours.issues), format!("{:?}", theirs.issues)),
+                (ours, theirs) => prop_assert!(false, "{:?} {:?}", ours.err(), theirs.err()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_plain_is_not_read_as_if_it_were() {
+        let read = |numbers: &[f64], texts: &str| PlainChunks::read(numbers, texts.to_owned()).is_some();
+        assert!(read(&[0.0, 1.0, 2.0], "a\0b"));
+        for number in [-1.0, 0.5, f64::NAN, f64::INFINITY, 9_007_199_254_740_992.0] {
+            assert!(!read(&[0.0, number, 2.0], "a\0b"), "{number}");
+        }
+        assert!(!read(&[0.0, 1.0, 2.0], "a\0b\0c"));
+        assert!(!read(&[0.0, 1.0, 2.0], "a"));
+        assert!(!read(&[0.0, 1.0], "a\0b"));
+        assert!(!read(&[], ""));
     }
 
     // [F2] all problems in one error, each with its path
