@@ -67,6 +67,8 @@ describe('openRepository', () => {
     ['postgres://postgres@127.0.0.1/test?max=many', 'with a number that is none'],
     ['postgres://postgres@127.0.0.1:port/test', 'with a port that is no number'],
     ['mysql://root@127.0.0.1/test?max=-1', 'with a negative number'],
+    ['postgres://postgres@127.0.0.1/test?sslmod=verify-full', 'with a misspelt parameter'],
+    ['mysql://root@127.0.0.1/test?schema=jobs', 'with a parameter of another server'],
     [5 as unknown as string, 'that is a number'],
   ])('refuses %j, a URL %s', async (url) => {
     const error = await rejection(openRepository(url));
@@ -93,8 +95,9 @@ describe('openRepository', () => {
       expect(error.code).toBe('STORE_UNAVAILABLE');
       expect(inspect(error, { depth: 9 })).not.toContain('s3cr3t-w0rd');
     }
-    const bad = await rejection(openRepository('postgres://someone:s3cr3t-w0rd@127.0.0.1:port/test'));
-    expect(inspect(bad, { depth: 9 })).not.toContain('s3cr3t-w0rd');
+    for (const url of ['postgres://someone:s3cr3t-w0rd@127.0.0.1:port/test', 'postgres://127.0.0.1/test?user=someone&pasword=s3cr3t-w0rd']) {
+      expect(inspect(await rejection(openRepository(url)), { depth: 9 })).not.toContain('s3cr3t-w0rd');
+    }
   }, 60_000);
 
   it('says of a file that is not a database, and of a directory of something else, that it is no store, and leaves it as it is', async () => {

@@ -97,10 +97,19 @@ abstract class DurableJobRepository implements JobRepository {
   }
 }
 
+/** Parameters of URLs that the drivers know; they would ignore others, and what was meant with them. */
+const TLS_PARAMETERS = ['sslmode', 'ssl-mode', 'ssl-ca', 'sslcert', 'ssl-cert', 'sslkey', 'ssl-key'];
+const POSTGRES_PARAMETERS = [
+  ...TLS_PARAMETERS, 'sslrootcert', 'ssl-root-cert', 'host', 'hostaddr', 'port', 'dbname', 'user', 'password', 'application_name', 'options',
+  'statement-cache-capacity',
+];
+const MYSQL_PARAMETERS = [...TLS_PARAMETERS, 'sslca', 'charset', 'collation', 'socket', 'timezone', 'time-zone', 'statement-cache-capacity'];
+
 /** A URL of a server. What is wrong is told without it: it may have a password. */
-function checkUrl(value: unknown): string {
+function checkUrl(value: unknown, known: readonly string[]): string {
   const url = checkText(value, 'url');
   if (!URL.canParse(url)) throw invalid('url', 'is not a URL: scheme://user:password@host:port/database, with special characters percent-encoded');
+  onlyThese(new URL(url).searchParams, known);
   return url;
 }
 
@@ -153,7 +162,7 @@ export class PostgresJobRepository extends DurableJobRepository {
   static async connect(url: string, options: { maxConnections?: number; schema?: string } = {}): Promise<PostgresJobRepository> {
     const most = integer(options.maxConnections, 'maxConnections', 0, 1);
     const schema = options.schema === undefined ? null : checkText(options.schema, 'schema');
-    return made(new PostgresJobRepository(), await settled(binding.openPostgres(checkUrl(url), most, schema)));
+    return made(new PostgresJobRepository(), await settled(binding.openPostgres(checkUrl(url, POSTGRES_PARAMETERS), most, schema)));
   }
 }
 
@@ -167,7 +176,7 @@ export class MysqlJobRepository extends DurableJobRepository {
    */
   static async connect(url: string, options: { maxConnections?: number } = {}): Promise<MysqlJobRepository> {
     const most = integer(options.maxConnections, 'maxConnections', 0, 1);
-    return made(new MysqlJobRepository(), await settled(binding.openMysql(checkUrl(url), most)));
+    return made(new MysqlJobRepository(), await settled(binding.openMysql(checkUrl(url, MYSQL_PARAMETERS), most)));
   }
 }
 
@@ -188,9 +197,11 @@ function split(url: string, scheme: string): { path: string; parameters: URLSear
   return { path, parameters: new URLSearchParams(at < 0 ? '' : rest.slice(at + 1)) };
 }
 
-function onlyThese(parameters: URLSearchParams, known: string[]): void {
+function onlyThese(parameters: URLSearchParams, known: readonly string[]): void {
   for (const name of parameters.keys()) {
-    if (!known.includes(name)) throw invalid('url', `has an unknown parameter "${name}"${known.length > 0 ? `; known: ${known.join(', ')}` : ''}`);
+    // PostgreSQL has options[name]=value.
+    const plain = /^options\[.+]$/.test(name) ? 'options' : name;
+    if (!known.includes(plain)) throw invalid('url', `has an unknown parameter "${name}"${known.length > 0 ? `; known: ${known.join(', ')}` : ''}`);
   }
 }
 
