@@ -103,6 +103,31 @@ fn start_of(pid: u32) -> Option<u64> {
     }
 }
 
+/// The environment of a process. One in the middle of its exec has none: it is waited for, as it may be what is looked for.
+fn environment_of(pid: u32) -> Option<Vec<u8>> {
+    let until = std::time::Instant::now() + GONE_WITHIN;
+    loop {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let line = || std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if !environment.is_empty() || !is_in_exec(&line()) || std::time::Instant::now() > until {
+            return Some(environment);
+        }
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+}
+
+/// Whether a living process has its new memory, but no place for its environment in it yet. By `/proc/<pid>/stat`, see proc(5).
+fn is_in_exec(line: &[u8]) -> bool {
+    /// A thread of the kernel never has one.
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let fields = || {
+        let after = line.iter().rposition(|byte| *byte == b')')? + 1;
+        let rest: Vec<&str> = std::str::from_utf8(&line[after..]).ok()?.split_ascii_whitespace().collect();
+        Some((rest.first()?.chars().next()?, rest.get(6)?.parse::<u64>().ok()?, rest.get(48)?.parse::<u64>().ok()?))
+    };
+    fields().is_some_and(|(state, flags, environment_end)| !matches!(state, 'Z' | 'X') && flags & PF_KTHREAD == 0 && environment_end == 0)
+}
+
 /// Living processes that an owner started for a job, children of theirs included: the environment is inherited. `None`: they
 /// can't be looked for.
 fn left_behind(owner: &str, job: &str) -> Option<Vec<(u32, u64)>> {
@@ -115,7 +140,7 @@ fn left_behind(owner: &str, job: &str) -> Option<Vec<(u32, u64)>> {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .filter(|pid| *pid != mine)
         .filter(|pid| {
-            let Ok(environment) = std::fs::read(format!("/proc/{pid}/environ")) else { return false };
+            let Some(environment) = environment_of(*pid) else { return false };
             let has = |wanted: &str| environment.split(|byte| *byte == 0).any(|entry| entry == wanted.as_bytes());
             has(&owner) && has(&job)
         })
@@ -293,6 +318,26 @@ mod tests {
         }
         told.recv_timeout(std::time::Duration::from_secs(10)).expect("nobody holds the name any more");
         waiting.join().unwrap();
+    }
+
+    // [F152] posix_spawn returns in the middle of the child's exec, when its environment can't be read yet
+    #[test]
+    fn a_program_in_the_middle_of_its_exec_is_found() {
+        let owner = new_owner();
+        for _ in 0..300 {
+            let mut child = Command::new("/bin/sleep").arg("1000").env(OWNER_VARIABLE, &*owner).env("FRAMEWRIGHT_JOB_ID", "a").spawn().unwrap();
+            assert_eq!(kill_left_behind(&owner, "a", true), 1);
+            child.wait().unwrap();
+        }
+        let stat = |pid: u32| std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(!is_in_exec(&stat(std::process::id())));
+        assert!(!is_in_exec(b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0"));
+        // What has no environment for good has a place for it.
+        let mut child = Command::new("/bin/sleep").arg("1000").env_clear().spawn().unwrap();
+        assert_eq!(environment_of(child.id()), Some(Vec::new()));
+        assert!(!is_in_exec(&stat(child.id())));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     // [F152] what a dead owner left behind is killed, also what took a session of its own
