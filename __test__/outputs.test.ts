@@ -31,6 +31,18 @@ describe('outputs of processes', () => {
     expect(folder.read('frames/shot0_0002.png')).toBe('b');
   });
 
+  it('[F65] what one chunk writes is left alone by the next attempt of another whose name differs in its extension', async () => {
+    const folder = new Folder();
+    const manager = manage();
+    const both = [
+      chunk('echo a > "$0"; until [ -e done ]; do sleep 0.01; done', 'a.txt'),
+      chunk('[ -e again ] && { echo b > "$0"; touch done; } || { touch again; exit 1; }', 'a', 1),
+    ];
+    const id = await manager.submitJob({ chunks: both }, { jobDir: folder.path, retries: 1, retryDelay: 0, concurrency: 2 });
+    expect((await manager.waitForJob(id)).state).toBe('completed');
+    expect([folder.read('a.txt'), folder.read('a')]).toEqual(['a\n', 'b\n']);
+  });
+
   it('[F65] a folder takes the place of one that is there', async () => {
     const folder = new Folder();
     for (const content of ['first', 'second']) {

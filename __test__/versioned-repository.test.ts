@@ -6,6 +6,7 @@ import { open } from './support/managers.js';
 import { whenAborted } from './support/own-executor.js';
 import { rejection } from './support/rejection.js';
 import { specOf } from './support/specs.js';
+import { traceOf, typesOf } from './support/trace.js';
 import { until } from './support/turns.js';
 import { VersionedRepository } from './support/versioned-repository.js';
 
@@ -143,5 +144,59 @@ describe.each([true, false])('a repository of the user\'s that refuses stale ver
     go();
     expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed', completedChunks: 2 });
     expect(repository.records.get(id)?.state).toBe('completed');
+  });
+
+  it('[F28] what somebody adds to a paused job while it is resumed stays, and the resume counts', async () => {
+    const repository = new VersionedRepository(keepsRecord);
+    const { executor, begun, go } = gated();
+    const manager = open(repository, executor);
+    const id = await manager.submitJob(specOf(2));
+    await begun;
+    await manager.pauseJob(id);
+    const { save } = repository;
+    repository.save = async (job) => {
+      repository.save = save;
+      await change(repository, id, { note: 'between' });
+      await save.call(repository, job);
+    };
+    go();
+    await manager.resumeJob(id);
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed', completedChunks: 2, note: 'between' });
+  });
+
+  it('[F28] a job that was completed here stays so, whatever somebody has made of it meanwhile', async () => {
+    const repository = new VersionedRepository(keepsRecord);
+    const { executor, begun, go } = gated();
+    const manager = open(repository, executor);
+    const events = traceOf(manager);
+    const id = await manager.submitJob(specOf(1));
+    await begun;
+    await until(() => repository.records.get(id)?.state === 'running');
+    const { save } = repository;
+    repository.save = async (job) => {
+      if (job.state === 'completed') {
+        repository.save = save;
+        await change(repository, id, { state: 'cancelled', note: 'too late' });
+      }
+      await save.call(repository, job);
+    };
+    go();
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed', note: 'too late' });
+    expect(repository.records.get(id)).toMatchObject({ state: 'completed', note: 'too late' });
+    expect(typesOf(events, id)).toContain('job.completed');
+  });
+
+  it('[F146] what somebody has saved and nobody can read is told before it is written over', async () => {
+    const repository = new VersionedRepository(keepsRecord);
+    const { executor, begun, go } = gated();
+    const manager = open(repository, executor);
+    const events = traceOf(manager);
+    const id = await manager.submitJob(specOf(1));
+    await begun;
+    await until(() => repository.records.get(id)?.state === 'running');
+    await change(repository, id, { priority: 7 as unknown as 'high' });
+    go();
+    expect(await manager.waitForJob(id)).toMatchObject({ state: 'completed', priority: 'medium' });
+    expect(events.flatMap((event) => (event.type === 'job.warning' ? [event.message] : [])).join()).toContain('could not be read, and is written over');
   });
 });

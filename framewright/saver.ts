@@ -1,4 +1,5 @@
 /** Saves of jobs through a repository that is JavaScript: one job one save at a time, what comes meanwhile together. */
+import { randomUUID } from 'node:crypto';
 import type { Engine } from './binding.js';
 import { FramewrightError, messageOf } from './errors.js';
 import { isOwn, mirroring } from './memory-repository.js';
@@ -20,14 +21,32 @@ interface Job {
   waiting: { resolve: () => void; reject: (error: unknown) => void }[];
 }
 
+/** A job as a store behind JavaScript has it. */
+interface Seen {
+  version: number;
+  state: JobState;
+}
+
+/** Saves over one version of a job. */
+interface Tries {
+  /** The version that the store has after one of them. */
+  version: number;
+  mark: string;
+  /** In which states the job was saved by those that had no answer: the store may have one of them. */
+  states: Set<JobState>;
+}
+
 export class Saver {
   readonly #jobs = new Map<string, Job>();
-  /** Versions of the jobs in a store behind JavaScript. */
-  readonly #seen = new Map<string, number>();
+  /** Jobs in a store behind JavaScript, as they were seen there last. */
+  readonly #seen = new Map<string, Seen>();
   /** Jobs that somebody deleted while they were at work here. */
   readonly #gone = new Set<string>();
-  /** States whose save had no answer: the store may have them. */
-  readonly #unsure = new Map<string, Set<JobState>>();
+  /** Saves that have not succeeded yet. */
+  readonly #tries = new Map<string, Tries>();
+  /** Marks of saves begin with it. */
+  readonly #me = randomUUID();
+  #marks = 0;
   #ended = false;
 
   constructor(
@@ -51,7 +70,11 @@ export class Saver {
   /** Saves a job of that id for the first time. */
   async first(id: string): Promise<void> {
     this.#gone.delete(id);
-    await this.once(id);
+    try {
+      await this.once(id);
+    } finally {
+      this.#tries.delete(id);
+    }
   }
 
   /** The job has changed. */
@@ -87,13 +110,13 @@ export class Saver {
   saw(id: string, status: JobStatusInput | undefined): void {
     if (status === undefined) {
       this.#seen.delete(id);
-      this.#unsure.delete(id);
+      this.#tries.delete(id);
       return;
     }
     // A store that gives back what it was given still has the version that was named to it; one that counts is beyond it.
-    const named = (status.record as { named?: number | null } | undefined)?.named;
+    const { named } = recordOf(status);
     const kept = named !== undefined && (status.version ?? null) === named;
-    this.#seen.set(id, kept ? (named ?? 0) + 1 : (status.version ?? 0));
+    this.#seen.set(id, { version: kept ? (named ?? 0) + 1 : (status.version ?? 0), state: status.state });
   }
 
   /** Whether something is being saved of a job. */
@@ -118,18 +141,22 @@ export class Saver {
     const status = JSON.parse(snapshot.status) as JobStatus;
     if (this.outside) {
       // The version that was seen, none for the first: a store that keeps it + 1 and refuses older ones fits.
-      const seen = this.#seen.get(id);
+      const seen = this.#seen.get(id)?.version;
       if (seen === undefined) delete (status as Partial<JobStatus>).version;
       else status.version = seen;
-      Object.assign(status.record as object, { named: seen ?? null });
+      const version = (seen ?? 0) + 1;
+      let tries = this.#tries.get(id);
+      if (tries?.version !== version) this.#tries.set(id, (tries = { version, mark: `${this.#me}:${(this.#marks += 1)}`, states: new Set() }));
+      Object.assign(status.record as object, { named: seen ?? null, mark: tries.mark });
+      const { state } = status;
       try {
         await this.repository.save(status);
       } catch (error) {
-        if (!isConflict(error)) this.#unsure.set(id, (this.#unsure.get(id) ?? new Set()).add(status.state));
+        if (!isConflict(error)) tries.states.add(state);
         throw error;
       }
-      this.#unsure.delete(id);
-      this.#seen.set(id, (seen ?? 0) + 1);
+      this.#tries.delete(id);
+      this.#seen.set(id, { version, state });
     } else {
       await mirroring(status, () => this.repository.save(status));
     }
@@ -139,19 +166,34 @@ export class Saver {
   /** After a conflict (or an answer that was lost): what does the store have? What others have put there stays. */
   async #look(id: string, error: unknown): Promise<void> {
     if (!this.outside || !isConflict(error)) return;
+    let status: JobStatus | undefined;
     try {
-      const status = (await this.patience.with(this.repository.get(id))) ?? undefined;
-      const known = this.#seen.has(id);
-      this.saw(id, status);
-      if (status) {
-        // What may be our own save is older than what is known here.
-        if (known && !this.#unsure.get(id)?.has(status.state)) this.engine.takeIn(JSON.stringify(status));
-      } else if (known) {
-        this.#gone.add(id);
-        this.deleted(id);
-      }
+      status = (await this.patience.with(this.repository.get(id))) ?? undefined;
     } catch {
       // Looked at again after the next try.
+      return;
+    }
+    const known = this.#seen.get(id);
+    const tries = this.#tries.get(id);
+    if (known && status) this.#takeIn(status, known, tries);
+    this.saw(id, status);
+    this.#tries.delete(id);
+    if (!known || status) return;
+    this.#gone.add(id);
+    this.deleted(id);
+  }
+
+  #takeIn(status: JobStatus, known: Seen, tries: Tries | undefined): void {
+    const { mark } = recordOf(status);
+    // Made from a save of ours that had no answer, or that save itself; a store may not keep the mark.
+    const ours = tries !== undefined && (mark === undefined || mark === tries.mark) && tries.states.has(status.state);
+    if (ours && tries.version === status.version) return;
+    // Only a state that they have set is theirs.
+    const same = ours || status.state === known.state;
+    try {
+      this.engine.takeIn(JSON.stringify(same ? { ...status, state: 'running' } : status));
+    } catch (error) {
+      this.warn(status.id, 'What somebody else saved could not be read, and is written over', error);
     }
   }
 
@@ -185,6 +227,11 @@ export class Saver {
     }
     this.#jobs.delete(id);
   }
+}
+
+/** What a save has left in the record of a job. */
+function recordOf(status: JobStatusInput): { named?: number | null; mark?: string } {
+  return status.record ?? {};
 }
 
 function isConflict(error: unknown): boolean {

@@ -98,15 +98,20 @@ function pushPlain(builder: InstanceType<typeof binding.SpecBuilder>, slice: unk
   const numbers = new Float64Array(slice.length * 3);
   const texts: string[] = [];
   const plain: RenderJobChunk[] = [];
-  for (const chunk of slice) {
-    if (!isOrdinary(chunk)) return false;
-    const own = copyOf(chunk);
-    const at = plain.length * 3;
-    numbers[at] = own.id;
-    numbers[at + 1] = own.startFrame;
-    numbers[at + 2] = own.frameCount;
-    texts.push(own.outputFile, own.command);
-    plain.push(own);
+  try {
+    for (const chunk of slice) {
+      if (!isOrdinary(chunk)) return false;
+      const own = copyOf(chunk);
+      const at = plain.length * 3;
+      numbers[at] = own.id;
+      numbers[at + 1] = own.startFrame;
+      numbers[at + 2] = own.frameCount;
+      texts.push(own.outputFile, own.command);
+      plain.push(own);
+    }
+  } catch {
+    // A getter of the user's threw: told when it does so for JSON.
+    return false;
   }
   const all = texts.join('\0');
   // What is no text as UTF-8 has it is for those who read JSON to refuse.

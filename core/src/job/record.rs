@@ -333,17 +333,31 @@ impl Job {
         }
     }
 
-    /// Takes in what somebody saved over the job while it was worked on here; gives whether the work goes on. Of a job that
-    /// goes on for them, how far it is and how it ended is what is known here; the rest is theirs.
+    /// Takes in what somebody saved over the job while it was worked on here; gives whether the work goes on. How far it is,
+    /// and how it ended if it has, is what is known here; the rest is theirs.
     pub fn take_in(&mut self, theirs: Job, now: f64) -> bool {
+        if self.state.is_terminal() {
+            let kept = theirs.extras.unwrap_or_default();
+            let extras = self.extras_mut();
+            extras.fields = kept.fields;
+            extras.meta = kept.meta;
+            return true;
+        }
         if !matches!(theirs.state, JobState::Pending | JobState::Running) {
             self.replace_public(theirs, now);
             return false;
         }
-        let kept = theirs.extras.unwrap_or_default();
+        let last_output_at = self.extras.as_ref().and_then(|extras| extras.last_output_at);
+        let recoveries = self.extras.as_mut().map(|extras| std::mem::take(&mut extras.recoveries)).unwrap_or_default();
+        self.extras = theirs.extras;
+        if self.state == JobState::Running {
+            self.count_again();
+        }
         let extras = self.extras_mut();
-        extras.fields = kept.fields;
-        extras.meta = kept.meta;
+        extras.last_output_at = last_output_at;
+        if recoveries.len() > extras.recoveries.len() {
+            extras.recoveries = recoveries;
+        }
         self.created_at = theirs.created_at;
         if theirs.spec.len() == self.spec.len() {
             self.spec = theirs.spec;

@@ -53,6 +53,10 @@ pub(super) fn put_folder(from: &Path, to: &Path) -> std::io::Result<()> {
 /// Files whose names tools made from a temporary one by adding to it (`frame_` became `frame_0001.png`), each with the name
 /// that it would have by the final one.
 fn made_from(temporary: &Path, output: &Path) -> Vec<(PathBuf, PathBuf)> {
+    if output.as_os_str().as_bytes().ends_with(b"/") {
+        // A folder: what has its name in front is beside it, not in it.
+        return Vec::new();
+    }
     let stem = |path: &Path| if output.extension().is_some() { path.file_stem() } else { path.file_name() }.map(|name| name.as_bytes().to_vec());
     let (Some(begin), Some(stem)) = (stem(temporary), stem(output)) else { return Vec::new() };
     let Some(folder) = temporary.parent() else { return Vec::new() };
@@ -98,8 +102,11 @@ pub(super) fn remove_leftovers(output: &Path, attempt: u32) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some((tag, rest)) = name.to_str().and_then(|name| name.strip_prefix(&*begin)?.split_once(".partial")) else { continue };
-        // Of another output that differs in its extension only; tools add to names (`made_from`).
-        let ours = output.extension().is_none_or(|extension| rest.ends_with(&format!(".{}", extension.to_string_lossy())));
+        // Others differ in their extension only; tools add to names (`made_from`).
+        let ours = match output.extension() {
+            Some(extension) => rest.ends_with(&format!(".{}", extension.to_string_lossy())),
+            None => !rest.starts_with('.'),
+        };
         let Some((number, id)) = tag.split_once('-') else { continue };
         if ours && number.parse::<u32>().is_ok_and(|number| number < attempt) && id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             remove_blocking(&entry.path());
@@ -135,7 +142,10 @@ mod tests {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
         std::fs::create_dir(folder.path().join(".a.2-89abcdef.partial.mp4")).unwrap();
+        std::fs::write(folder.path().join(".a.2-0123abcd.partial"), "x").unwrap();
         remove_leftovers(&folder.path().join("a.mp4"), 3);
+        assert!(folder.path().join(".a.2-0123abcd.partial").exists());
+        remove_leftovers(&folder.path().join("a"), 3);
         let mut left: Vec<String> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
         let mut expected = keep.map(str::to_owned);

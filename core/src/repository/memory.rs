@@ -723,9 +723,6 @@ impl MemoryRepository {
         let before = known.state;
         let goes_on = known.take_in(theirs, now);
         let after = known.state;
-        if !goes_on {
-            known.requested = None;
-        }
         let owner = slot.owner();
         if before != after {
             self.reindex(&cell, before, after);
