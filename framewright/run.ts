@@ -79,8 +79,8 @@ interface Slice {
   plain: boolean;
 }
 
-/** What the loops of a run share. */
-class Shared {
+/** What the loops of a run have in common. */
+class LoopContext {
   constructor(
     readonly runner: ChunkRunner,
     readonly options: JobExecutionOptions,
@@ -94,8 +94,8 @@ class Shared {
   ) {}
 }
 
-// Of no kind that V8 could take for the only one there is.
-keepShapeOf(new Shared(undefined as never, undefined as never, 0, 0, undefined, false));
+// V8 takes a field for one of always the same kind until it has seen another: that of these differs from all that follow.
+keepShapeOf(new LoopContext(undefined as never, undefined as never, 0, 0, undefined, false));
 
 const NO_COPIES: Copies = { chunks: [], plain: true };
 
@@ -459,15 +459,15 @@ export class JobRun {
     const saves = this.host.saves();
     // Where nobody else is told of a chunk, the engine may end the run with the last one.
     const ends = this.held || this.#told || saves ? 0 : this.number;
-    const shared = new Shared(runner, options, total, ends, this.lone ? undefined : this.signal, saves);
+    const context = new LoopContext(runner, options, total, ends, this.lone ? undefined : this.signal, saves);
     const { number } = this.host;
-    const first = this.#loop(shared, begun?.first ?? nextChunk(number, this.ticket));
+    const first = this.#loop(context, begun?.first ?? nextChunk(number, this.ticket));
     if (slots === 1) {
       this.#ended(await first);
       return;
     }
     const loops = [first];
-    for (let n = 1; n < slots; n += 1) loops.push(this.#loop(shared, nextChunk(number, this.ticket)));
+    for (let n = 1; n < slots; n += 1) loops.push(this.#loop(context, nextChunk(number, this.ticket)));
     for (const end of await Promise.all(loops)) this.#ended(end);
   }
 
@@ -498,7 +498,7 @@ export class JobRun {
    * a shape in it whose last object goes with the run. So what is rare, the options, and what comes before the first chunk and
    * after the last one stand outside of it.
    */
-  async #loop(shared: Shared, first: number): Promise<number> {
+  async #loop(context: LoopContext, first: number): Promise<number> {
     let next = first;
     for (;;) {
       this.#taken += 1;
@@ -510,23 +510,23 @@ export class JobRun {
       const index = next >>> 0;
       const attempt = Math.floor(next / SHIFT);
       const chunk = this.chunk(index);
-      if (shared.saves) this.host.touched(this.id);
+      if (context.saves) this.host.touched(this.id);
       const begun = clock();
       let result: WorkerResult;
       let silent: boolean;
       try {
-        result = await (this.#careful ? this.#carefully(shared, chunk, index, attempt) : shared.runner.run(chunk, this, attempt, shared.signal, index));
+        result = await (this.#careful ? this.#carefully(context, chunk, index, attempt) : context.runner.run(chunk, this, attempt, context.signal, index));
         silent = (result as WorkerResult | null | undefined)?.exitCode === 0 && !result.stdout && !result.stderr;
       } catch (error) {
         next = this.#failed(index, attempt, chunk, error);
         continue;
       }
       if (silent && !this.over) {
-        next = completeChunk(this.host.number, this.ticket, shared.ends, index, attempt, durationOf(result, begun));
+        next = completeChunk(this.host.number, this.ticket, context.ends, index, attempt, durationOf(result, begun));
         if (next < ENDED) return next;
-        this.#done(chunk, result, shared.total);
+        this.#done(chunk, result, context.total);
       } else {
-        next = this.#settle(index, attempt, chunk, result, begun, shared.total);
+        next = this.#settle(index, attempt, chunk, result, begun, context.total);
       }
     }
   }
@@ -561,7 +561,7 @@ export class JobRun {
   }
 
   /** Runs a chunk within its limits, and looks at its output. */
-  async #carefully({ runner, options }: Shared, chunk: RenderJobChunk, index: number, attempt: number): Promise<WorkerResult> {
+  async #carefully({ runner, options }: LoopContext, chunk: RenderJobChunk, index: number, attempt: number): Promise<WorkerResult> {
     const watch = this.#watch(chunk, attempt, options);
     const { signal } = watch;
     try {

@@ -41,6 +41,11 @@ fn plain_length(bytes: &[u8]) -> Option<usize> {
     Some(words.len() * 8 + at)
 }
 
+/// Whether a text has a byte of a kind. Without a way out in the middle many bytes are looked at in one step.
+pub(super) fn has(text: &str, kind: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(false, |found, byte| found | kind(byte))
+}
+
 impl<'a> Scanner<'a> {
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.text.as_bytes().get(self.at) == Some(&byte)).then(|| self.at += 1)

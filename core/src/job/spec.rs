@@ -17,7 +17,7 @@ use super::command;
 use super::error::{Error, ErrorCode, Issue};
 use super::options::{MAX_SAFE, Options, shown};
 use super::plan::Plan;
-use super::scan::{self, Plain};
+use super::scan::{self, Plain, has};
 use super::status::push_text;
 
 /// Problems told at the most; a file of a million bad chunks needs no million messages.
@@ -235,15 +235,11 @@ pub fn stays_inside(path: &str) -> bool {
     true
 }
 
-/// Whether one of these ASCII characters is in a text. Without a way out in the middle, many bytes are looked at in one step.
-fn has<const N: usize>(text: &str, any: [u8; N]) -> bool {
-    text.bytes().fold(false, |found, byte| found | any.contains(&byte))
-}
-
 /// One spelling for one file, as far as the text tells.
 fn normalized(path: &str) -> Cow<'_, str> {
-    let bytes = path.as_bytes();
-    if !bytes.iter().zip(bytes.iter().skip(1)).fold(false, |odd, (a, b)| odd | ((*b == b'/') & ((*a == b'/') | (*a == b'.')))) {
+    let pairs = || path.bytes().zip(path.bytes().skip(1));
+    // As `has` does it, for two bytes in a row: "//" or "./".
+    if !pairs().fold(false, |found, (first, second)| found | (second == b'/' && (first == b'/' || first == b'.'))) {
         return Cow::Borrowed(path);
     }
     let mut parts: Vec<&str> = Vec::new();
@@ -531,9 +527,9 @@ impl SpecBuilder {
                     if self.rules.needs_command {
                         self.issue(at("command"), "must not be empty");
                     }
-                } else if has(text, [0]) {
+                } else if has(text, |byte| byte == 0) {
                     self.issue(at("command"), "must not contain a NUL character");
-                } else if has(text, *b"\"'\\") {
+                } else if has(text, |byte| matches!(byte, b'"' | b'\'' | b'\\')) {
                     match command::split(text) {
                         Err(error) => self.issue(at("command"), error.to_string()),
                         Ok(words) if words.first().is_none_or(String::is_empty) => self.issue(at("command"), "must begin with a program"),
@@ -545,7 +541,7 @@ impl SpecBuilder {
             (None, None) => {}
         }
         if let Some(output) = chunk.output_file {
-            if output.is_empty() || has(output, [0]) {
+            if output.is_empty() || has(output, |byte| byte == 0) {
                 self.issue(at("outputFile"), "must not be empty or contain a NUL character");
             } else {
                 if self.inside_only && !stays_inside(output) {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::aggregate::Job;
 use super::error::ErrorInfo;
 use super::rows::Stamp;
+use super::scan::has;
 use super::state::{ChunkState, JobState};
 
 /// Lists longer than this are left out of the status text and handed over in slices.
@@ -30,9 +31,7 @@ fn push_json(out: &mut String, value: &impl serde::Serialize) {
 /// Writes a JSON string.
 pub fn push_text(out: &mut String, text: &str) {
     // Most texts need no escape; copying them is three times as fast as the general way.
-    // Without a way out in the middle, many bytes are looked at in one step.
-    let odd = text.bytes().fold(false, |odd, b| odd | (b < 0x20) | (b == b'"') | (b == b'\\'));
-    if !odd {
+    if !has(text, |byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
         out.push('"');
         out.push_str(text);
         out.push('"');
