@@ -650,6 +650,7 @@ declare class PostgresJobRepository extends DurableJobRepository {
     /**
      * Connects, and makes or migrates the tables.
      *
+     * @param url its parameters `max` and `schema` stand for the options.
      * @param options `maxConnections`: default 10; `schema`: default the connection's own.
      * @throws FramewrightError STORE_UNAVAILABLE, STORE_CORRUPT.
      */
@@ -663,6 +664,7 @@ declare class MysqlJobRepository extends DurableJobRepository {
     /**
      * Connects, and makes or migrates the tables.
      *
+     * @param url its parameter `max` stands for the option.
      * @param options `maxConnections`: default 10.
      * @throws FramewrightError STORE_UNAVAILABLE, STORE_CORRUPT.
      */

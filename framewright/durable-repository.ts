@@ -97,20 +97,35 @@ abstract class DurableJobRepository implements JobRepository {
   }
 }
 
-/** Parameters of URLs that the drivers know; they would ignore others, and what was meant with them. */
+/** Parameters of URLs: ours, and those that the drivers know. They would ignore others, and what was meant with them. */
 const TLS_PARAMETERS = ['sslmode', 'ssl-mode', 'ssl-ca', 'sslcert', 'ssl-cert', 'sslkey', 'ssl-key'];
 const POSTGRES_PARAMETERS = [
-  ...TLS_PARAMETERS, 'sslrootcert', 'ssl-root-cert', 'host', 'hostaddr', 'port', 'dbname', 'user', 'password', 'application_name', 'options',
-  'statement-cache-capacity',
+  'schema', 'max', ...TLS_PARAMETERS, 'sslrootcert', 'ssl-root-cert', 'host', 'hostaddr', 'port', 'dbname', 'user', 'password', 'application_name',
+  'options', 'statement-cache-capacity',
 ];
-const MYSQL_PARAMETERS = [...TLS_PARAMETERS, 'sslca', 'charset', 'collation', 'socket', 'timezone', 'time-zone', 'statement-cache-capacity'];
+const MYSQL_PARAMETERS = ['max', ...TLS_PARAMETERS, 'sslca', 'charset', 'collation', 'socket', 'timezone', 'time-zone', 'statement-cache-capacity'];
 
-/** A URL of a server. What is wrong is told without it: it may have a password. */
-function checkUrl(value: unknown, known: readonly string[]): string {
+/** A server's URL for its driver, and what else it says; 0 and null: nothing. */
+interface ServerUrl {
+  url: string;
+  max: number;
+  schema: string | null;
+}
+
+/** Reads a URL of a server. What is wrong is told without it: it may have a password. */
+function readServerUrl(value: unknown, known: readonly string[]): ServerUrl {
   const url = checkText(value, 'url');
   if (!URL.canParse(url)) throw invalid('url', 'is not a URL: scheme://user:password@host:port/database, with special characters percent-encoded');
-  onlyThese(new URL(url).searchParams, known);
-  return url;
+  const at = url.indexOf('?');
+  const parameters = new URLSearchParams(at < 0 ? '' : url.slice(at + 1));
+  onlyThese(parameters, known);
+  const max = parameters.get('max');
+  const schema = parameters.get('schema');
+  if (max !== null && !/^[1-9]\d{0,3}$/.test(max)) throw invalid('url', `has a parameter max that is not a positive integer: ${shown(max)}`);
+  parameters.delete('max');
+  parameters.delete('schema');
+  const rest = parameters.toString();
+  return { url: (at < 0 ? url : url.slice(0, at)) + (rest === '' ? '' : `?${rest}`), max: Number(max ?? 0), schema };
 }
 
 function made<T extends DurableJobRepository>(repository: T, store: DurableStore): T {
@@ -156,13 +171,15 @@ export class PostgresJobRepository extends DurableJobRepository {
   /**
    * Connects, and makes or migrates the tables.
    *
+   * @param url its parameters `max` and `schema` stand for the options.
    * @param options `maxConnections`: default 10; `schema`: default the connection's own.
    * @throws FramewrightError STORE_UNAVAILABLE, STORE_CORRUPT.
    */
   static async connect(url: string, options: { maxConnections?: number; schema?: string } = {}): Promise<PostgresJobRepository> {
-    const most = integer(options.maxConnections, 'maxConnections', 0, 1);
-    const schema = options.schema === undefined ? null : checkText(options.schema, 'schema');
-    return made(new PostgresJobRepository(), await settled(binding.openPostgres(checkUrl(url, POSTGRES_PARAMETERS), most, schema)));
+    const server = readServerUrl(url, POSTGRES_PARAMETERS);
+    const most = integer(options.maxConnections, 'maxConnections', server.max, 1);
+    const schema = options.schema ?? server.schema;
+    return made(new PostgresJobRepository(), await settled(binding.openPostgres(server.url, most, schema === null ? null : checkText(schema, 'schema'))));
   }
 }
 
@@ -171,12 +188,13 @@ export class MysqlJobRepository extends DurableJobRepository {
   /**
    * Connects, and makes or migrates the tables.
    *
+   * @param url its parameter `max` stands for the option.
    * @param options `maxConnections`: default 10.
    * @throws FramewrightError STORE_UNAVAILABLE, STORE_CORRUPT.
    */
   static async connect(url: string, options: { maxConnections?: number } = {}): Promise<MysqlJobRepository> {
-    const most = integer(options.maxConnections, 'maxConnections', 0, 1);
-    return made(new MysqlJobRepository(), await settled(binding.openMysql(checkUrl(url, MYSQL_PARAMETERS), most)));
+    const server = readServerUrl(url, MYSQL_PARAMETERS);
+    return made(new MysqlJobRepository(), await settled(binding.openMysql(server.url, integer(options.maxConnections, 'maxConnections', server.max, 1))));
   }
 }
 
@@ -236,26 +254,10 @@ export async function openRepository(url: string): Promise<JobRepository & { clo
     }
     case 'postgres:':
     case 'postgresql:':
+      return PostgresJobRepository.connect(url);
     case 'mysql:':
-    case 'mariadb:': {
-      const at = url.indexOf('?');
-      const parameters = new URLSearchParams(at < 0 ? '' : url.slice(at + 1));
-      const max = parameters.get('max');
-      const schema = parameters.get('schema');
-      parameters.delete('max');
-      const options: { maxConnections?: number; schema?: string } = {};
-      if (max !== null) {
-        if (!/^[1-9]\d{0,3}$/.test(max)) throw invalid('url', `has a parameter max that is not a positive integer: ${shown(max)}`);
-        options.maxConnections = Number(max);
-      }
-      const postgres = scheme.startsWith('postgres');
-      if (postgres) parameters.delete('schema');
-      const rest = parameters.toString();
-      const plain = (at < 0 ? url : url.slice(0, at)) + (rest === '' ? '' : `?${rest}`);
-      if (!postgres) return MysqlJobRepository.connect(plain.replace(/^mariadb:/, 'mysql:'), options);
-      if (schema !== null) options.schema = schema;
-      return PostgresJobRepository.connect(plain, options);
-    }
+    case 'mariadb:':
+      return MysqlJobRepository.connect(url.replace(/^mariadb:/, 'mysql:'));
     default:
       throw invalid('url', `must begin with memory:, file:, sqlite:, postgres: or mysql:`);
   }
