@@ -325,7 +325,10 @@ mod tests {
     fn a_program_in_the_middle_of_its_exec_is_found() {
         let owner = new_owner();
         for _ in 0..300 {
+            // Until the child lets go of the name, at its exec, it has the memory of this process.
+            let presence = Presence::of(&owner);
             let mut child = Command::new("/bin/sleep").arg("1000").env(OWNER_VARIABLE, &*owner).env("FRAMEWRIGHT_JOB_ID", "a").spawn().unwrap();
+            drop(presence);
             assert_eq!(kill_left_behind(&owner, "a", true), 1);
             child.wait().unwrap();
         }
